@@ -1,0 +1,1 @@
+//! The agent of one DPU: observe, plan, execute, report.

@@ -1,0 +1,1 @@
+//! The virtnet.dev API: kinds, validation, conditions and reasons.

@@ -1,0 +1,1 @@
+//! The virtio-net controller's engine over a device model.

@@ -1,0 +1,1 @@
+//! A DPU and its host in memory.
