@@ -1,0 +1,218 @@
+//! virtio-net feature bits by name (virtio 1.2, sections 5.1.3 and 6): [`Feature`] and the set [`Features`].
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::net::{ParseError, text_serde};
+
+macro_rules! features {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal @ $bit:literal,)*) => {
+        /// A feature bit, named as the specification names it without its `VIRTIO_NET_F_` or `VIRTIO_F_` prefix.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub enum Feature {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Feature {
+            /// Every feature that has a name here, by bit.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The specification's name.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// The number of the bit, 0 to 63.
+            pub fn bit(self) -> u32 {
+                match self {
+                    $(Self::$variant => $bit,)*
+                }
+            }
+        }
+    };
+}
+
+features! {
+    /// The device handles packets with partial checksum.
+    Csum = "CSUM" @ 0,
+    /// The driver handles packets with partial checksum.
+    GuestCsum = "GUEST_CSUM" @ 1,
+    /// Offloads are reconfigured through the control queue.
+    CtrlGuestOffloads = "CTRL_GUEST_OFFLOADS" @ 2,
+    /// The device reports its maximum MTU.
+    Mtu = "MTU" @ 3,
+    /// The device has a MAC address.
+    Mac = "MAC" @ 5,
+    /// The driver can receive TSOv4.
+    GuestTso4 = "GUEST_TSO4" @ 7,
+    /// The driver can receive TSOv6.
+    GuestTso6 = "GUEST_TSO6" @ 8,
+    /// The driver can receive TSO with ECN.
+    GuestEcn = "GUEST_ECN" @ 9,
+    /// The driver can receive UFO.
+    GuestUfo = "GUEST_UFO" @ 10,
+    /// The device can receive TSOv4.
+    HostTso4 = "HOST_TSO4" @ 11,
+    /// The device can receive TSOv6.
+    HostTso6 = "HOST_TSO6" @ 12,
+    /// The device can receive TSO with ECN.
+    HostEcn = "HOST_ECN" @ 13,
+    /// The device can receive UFO.
+    HostUfo = "HOST_UFO" @ 14,
+    /// The driver can merge receive buffers.
+    MrgRxbuf = "MRG_RXBUF" @ 15,
+    /// The configuration status field exists.
+    Status = "STATUS" @ 16,
+    /// The control queue exists.
+    CtrlVq = "CTRL_VQ" @ 17,
+    /// The control queue sets the receive mode.
+    CtrlRx = "CTRL_RX" @ 18,
+    /// The control queue filters VLANs.
+    CtrlVlan = "CTRL_VLAN" @ 19,
+    /// The driver can send gratuitous packets.
+    GuestAnnounce = "GUEST_ANNOUNCE" @ 21,
+    /// Several queue pairs with automatic steering.
+    Mq = "MQ" @ 22,
+    /// The control queue sets the MAC address.
+    CtrlMacAddr = "CTRL_MAC_ADDR" @ 23,
+    /// The device complies with version 1 of the specification.
+    Version1 = "VERSION_1" @ 32,
+    /// The device's access to memory goes through the platform's IOMMU (`ACCESS_PLATFORM` since 1.2).
+    IommuPlatform = "IOMMU_PLATFORM" @ 33,
+    /// Packed virtqueues.
+    RingPacked = "RING_PACKED" @ 34,
+    /// Memory accesses are ordered as the platform orders them.
+    OrderPlatform = "ORDER_PLATFORM" @ 36,
+    /// The device supports SR-IOV.
+    SrIov = "SR_IOV" @ 37,
+    /// The driver passes data in its notifications.
+    NotificationData = "NOTIFICATION_DATA" @ 38,
+    /// Queues can be reset one by one.
+    RingReset = "RING_RESET" @ 40,
+    /// The device has administration virtqueues.
+    AdminVq = "ADMIN_VQ" @ 41,
+    /// The device can receive USO.
+    HostUso = "HOST_USO" @ 56,
+    /// The device reports a hash with each packet.
+    HashReport = "HASH_REPORT" @ 57,
+    /// The driver gives the exact length of headers.
+    GuestHdrlen = "GUEST_HDRLEN" @ 59,
+    /// Receive-side scaling.
+    Rss = "RSS" @ 60,
+    /// The device reports its speed and duplex mode.
+    SpeedDuplex = "SPEED_DUPLEX" @ 63,
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Feature {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        Self::ALL.iter().copied().find(|feature| feature.name() == text).ok_or_else(|| {
+            ParseError::new(text, "a feature name of the virtio specification such as CSUM or MQ")
+        })
+    }
+}
+text_serde!(Feature);
+
+/// A set of features, ordered by bit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Features(BTreeSet<Feature>);
+
+impl Features {
+    /// What the vendor's controller offers by default (its later guides list the bits; TSO towards the driver is absent).
+    pub fn controller_default() -> Self {
+        use Feature::*;
+        [
+            Csum,
+            GuestCsum,
+            Mtu,
+            Mac,
+            HostTso4,
+            HostTso6,
+            MrgRxbuf,
+            Status,
+            CtrlVq,
+            CtrlRx,
+            Mq,
+            CtrlMacAddr,
+            Version1,
+        ]
+        .into_iter()
+        .collect()
+    }
+
+    /// Whether every feature of `self` is in `other`.
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.0.is_subset(&other.0)
+    }
+
+    /// The features of `self` that `other` lacks.
+    pub fn missing_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Feature> + 'a {
+        self.0.difference(&other.0).copied()
+    }
+
+    /// Whether the feature is in the set.
+    pub fn contains(&self, feature: Feature) -> bool {
+        self.0.contains(&feature)
+    }
+
+    /// The features, by bit.
+    pub fn iter(&self) -> impl Iterator<Item = Feature> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// The 64 bits that a driver reads.
+    pub fn bits(&self) -> u64 {
+        self.iter().fold(0, |bits, feature| bits | 1 << feature.bit())
+    }
+}
+
+impl FromIterator<Feature> for Features {
+    fn from_iter<I: IntoIterator<Item = Feature>>(features: I) -> Self {
+        Self(features.into_iter().collect())
+    }
+}
+
+impl fmt::Display for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, feature) in self.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{feature}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_bits_are_unique_and_in_order() {
+        let bits: Vec<_> = Feature::ALL.iter().map(|feature| feature.bit()).collect();
+        assert!(bits.is_sorted_by(|a, b| a < b), "{bits:?}");
+        for feature in Feature::ALL {
+            assert_eq!(feature.name().parse::<Feature>().unwrap(), *feature);
+        }
+        assert!("TURBO".parse::<Feature>().is_err());
+    }
+
+    #[test]
+    fn the_bits_are_those_of_the_specification() {
+        let set: Features = [Feature::Csum, Feature::Mq, Feature::Version1].into_iter().collect();
+        assert_eq!(set.bits(), 1 | 1 << 22 | 1 << 32);
+        assert_eq!(set.to_string(), "CSUM,MQ,VERSION_1");
+    }
+}

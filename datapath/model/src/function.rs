@@ -1,0 +1,126 @@
+//! A virtio-net function as its controller reports it: [`Function`], with its [`SubFunction`] and the host's driver.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::{
+    Bdf, EswitchPort, Features, IfName, Mac, Mtu, PfId, QueueSize, SfNumber, VfId, Vuid, representor_name,
+};
+
+/// How a function comes to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FunctionKind {
+    /// A physical function of the firmware's configuration: there from boot on.
+    Static,
+    /// A physical function plugged into a slot of the emulated PCIe switch at run time.
+    HotPlug,
+    /// A virtual function that the host makes with `sriov_numvfs`.
+    Vf,
+}
+
+/// A function's place in the controller's device table, as `virtnet query -p PF [-v VF]` takes it.
+///
+/// The index of a hot-plugged PF is given anew with each plug, so it addresses nothing: see [`crate::Target`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FunctionId {
+    /// The PF, or the PF that the VF belongs to.
+    pub pf: PfId,
+    /// The VF's index from 0; `None` for a PF.
+    pub vf: Option<VfId>,
+}
+
+impl FunctionId {
+    /// A physical function.
+    pub fn pf(pf: PfId) -> Self {
+        Self { pf, vf: None }
+    }
+
+    /// A virtual function.
+    pub fn vf(pf: PfId, vf: VfId) -> Self {
+        Self { pf, vf: Some(vf) }
+    }
+}
+
+impl fmt::Display for FunctionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.vf {
+            None => write!(f, "PF {}", self.pf),
+            Some(vf) => write!(f, "VF {vf} of PF {}", self.pf),
+        }
+    }
+}
+
+/// What the device knows of the driver on its other side: the virtio device status (virtio 1.2, section 2.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostDriver {
+    /// A driver has set DRIVER_OK: the function is in use.
+    pub in_use: bool,
+    /// The host has enumerated the function.
+    pub seen: bool,
+}
+
+/// The scalable function behind a virtio-net function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubFunction {
+    /// The port of the embedded switch that it is on.
+    pub port: EswitchPort,
+    /// Its number, unique on that port.
+    pub number: SfNumber,
+    /// The RDMA device that it was made on, such as `mlx5_0`.
+    pub parent: String,
+    /// Its own RDMA device, such as `mlx5_7`, once there.
+    pub rdma_device: Option<String>,
+    /// The name of its representor netdev, as the controller reports it.
+    pub representor: IfName,
+}
+
+impl SubFunction {
+    /// The `phys_port_name` that the driver gives the representor of this SF: `pf0sf2000`.
+    pub fn phys_port_name(&self) -> String {
+        format!("pf{}sf{}", self.port.index(), self.number)
+    }
+
+    /// An SF whose representor has its default name.
+    pub fn named(port: EswitchPort, number: SfNumber, parent: &str) -> Self {
+        Self {
+            port,
+            number,
+            parent: parent.to_owned(),
+            rdma_device: None,
+            representor: representor_name(port, number),
+        }
+    }
+}
+
+/// A virtio-net function as its controller reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Its place in the device table.
+    pub id: FunctionId,
+    /// How it came to be.
+    pub kind: FunctionKind,
+    /// Its vendor unique id.
+    pub vuid: Vuid,
+    /// Its address on the host's bus; `None` until the host has enumerated it (the controller's `00:00.0`).
+    pub bdf: Option<Bdf>,
+    /// Its MAC address.
+    pub mac: Mac,
+    /// Its MTU in bytes.
+    pub mtu: Mtu,
+    /// Virtqueues, the control queue included.
+    pub max_queues: u16,
+    /// Descriptors a virtqueue can have at most.
+    pub max_queue_size: QueueSize,
+    /// MSI-X vectors, the configuration vector included.
+    pub num_msix: u16,
+    /// Features offered to the driver.
+    pub features: Features,
+    /// Whether legacy drivers (virtio 0.95) can use it.
+    pub transitional: bool,
+    /// What is known of the host's driver.
+    pub driver: HostDriver,
+    /// The SF behind it; `None` where the port had none left when the function came to be.
+    pub sf: Option<SubFunction>,
+    /// The vhost-user socket of a function that a virtual machine's front end connects to.
+    pub socket: Option<PathBuf>,
+}
