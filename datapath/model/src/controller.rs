@@ -130,7 +130,8 @@ pub trait Controller: Send + Sync + fmt::Debug {
     /// Removes a hot-plugged function and its SF; refused for any other.
     async fn unplug(&self, target: &Target) -> Result<(), PartError>;
 
-    /// Changes a function's settings; for a VF that is not there, those it will be made with.
+    /// Changes a function's settings. For a VF that is not there: replaces the settings it will be made with, so that an
+    /// empty change takes them back.
     async fn modify(&self, target: &Target, change: &Change) -> Result<(), PartError>;
 
     /// Functions come, go and change; the host's driver binds and unbinds.

@@ -10,8 +10,8 @@ use crate::net::{IfName, ParseError, ranged, text_serde};
 
 ranged!(
     /// The number of a scalable function, unique on its port. The controller uses 1000 and above: static PFs from
-    /// 1000, hot-plugged PFs from 2000, VFs from 3000 (the guide, section 1.1).
-    SfNumber(u16) in 0..=9999, "an SF number from 0 to 9999"
+    /// 1000, hot-plugged PFs from 2000, VFs from 3000 (the guide, section 1.1). The upper bound is what a representor name of 15 bytes holds.
+    SfNumber(u16) in 0..=65535, "an SF number from 0 to 65535"
 );
 
 /// The network port that a function's traffic leaves by.
@@ -109,7 +109,7 @@ text_serde!(EswitchPort);
 pub fn representor_name(port: EswitchPort, sf: SfNumber) -> IfName {
     let index = port.index();
     let name = format!("en3f{index}pf{index}sf{sf}");
-    name.parse().unwrap_or_else(|_| unreachable!("at most 14 letters and digits: {name}"))
+    name.parse().unwrap_or_else(|_| unreachable!("at most 15 letters and digits: {name}"))
 }
 
 #[cfg(test)]
@@ -121,6 +121,6 @@ mod tests {
         let number = |value: u32| SfNumber::try_from(value).unwrap();
         assert_eq!(representor_name(EswitchPort::P0, number(2000)).as_str(), "en3f0pf0sf2000");
         assert_eq!(representor_name(EswitchPort::P1, number(3503)).as_str(), "en3f1pf1sf3503");
-        assert_eq!(representor_name(EswitchPort::P1, SfNumber::MAX).as_str().len(), 14);
+        assert_eq!(representor_name(EswitchPort::P1, SfNumber::MAX).as_str().len(), 15);
     }
 }
