@@ -39,7 +39,7 @@ pub use names::{
 };
 pub use port::PortSpec;
 pub use set::{
-    DeviceTemplate, DeviceTemplateSpec, FunctionTemplate, NotOneSizing, PerVf, REPLICAS_NOT_USED, Sizing,
-    TemplateMetadata, VfTemplate, VirtnetDeviceSet, VirtnetDeviceSetSpec, VirtnetDeviceSetStatus,
+    DeviceTemplate, DeviceTemplateSpec, FunctionTemplate, PerVf, Sizing, TemplateMetadata, TwoSizings,
+    VfTemplate, VirtnetDeviceSet, VirtnetDeviceSetSpec, VirtnetDeviceSetStatus,
 };
 pub use tuning::{LinkState, Queues, RebindPolicy};

@@ -14,16 +14,6 @@ use crate::port::PortSpec;
 use crate::rules;
 use crate::tuning::{LinkState, Queues, RebindPolicy};
 
-/// `spec.replicas` of a set that gives perVf instead.
-///
-/// The scale subresource needs a value at `.spec.replicas` of every set, and 0 is a size that people scale to;
-/// so the default is a number that no one scales to.
-pub const REPLICAS_NOT_USED: i32 = -1;
-
-fn replicas_not_used() -> i32 {
-    REPLICAS_NOT_USED
-}
-
 fn one_at_a_time() -> u32 {
     1
 }
@@ -57,8 +47,8 @@ fn one_at_a_time() -> u32 {
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.perVf) ? self.replicas == -1 : self.replicas >= 0")
-    .message("exactly one of replicas (0 or more) and perVf is required"))]
+#[x_kube(validation = Rule::new("!has(self.perVf) || self.replicas == 0")
+    .message("exactly one of replicas and perVf may be given"))]
 #[x_kube(validation = Rule::new("has(self.perVf) == has(self.template.spec.__function__.vf)")
     .message("template.spec.function.vf goes with perVf; with replicas give hotplug or static")
     .field_path(".template.spec.function"))]
@@ -67,10 +57,13 @@ fn one_at_a_time() -> u32 {
     .message("template.spec.function.vf.pf must be absent or equal to perVf.pf")
     .field_path(".template.spec.function.vf.pf"))]
 pub struct VirtnetDeviceSetSpec {
-    /// How many devices; excludes perVf. The default, -1, stands for absent.
-    #[serde(default = "replicas_not_used")]
-    #[schemars(range(min = -1, max = 100000))]
-    pub replicas: i32,
+    /// How many devices, spread over the selected DPUs; excludes perVf.
+    ///
+    /// The scale subresource reads a value here from every set, so there is a default: a set without perVf has no
+    /// devices until someone asks for some, and a set with perVf leaves it at that.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 100000))]
+    pub replicas: u32,
     /// One device for each VF of the range, on every selected DPU; excludes replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = MapMerge::Atomic)]
@@ -94,21 +87,24 @@ pub enum Sizing {
     PerVf(PerVf),
 }
 
-/// The set gave both replicas and perVf, or neither. The API server lets no such object in.
+/// The set gave both replicas and perVf. The API server lets no such object in.
 #[derive(thiserror::Error, Clone, Copy, Debug, PartialEq, Eq)]
-#[error("exactly one of replicas (0 or more) and perVf is required")]
-pub struct NotOneSizing;
+#[error("exactly one of replicas and perVf may be given; the set asks for {replicas} replicas and for perVf")]
+pub struct TwoSizings {
+    /// How many replicas it asked for.
+    pub replicas: u32,
+}
 
 impl VirtnetDeviceSetSpec {
     /// The one sizing that the spec gives.
     ///
     /// # Errors
-    /// [`NotOneSizing`] where it gives none or both.
-    pub fn sizing(&self) -> Result<Sizing, NotOneSizing> {
-        match (&self.per_vf, u32::try_from(self.replicas)) {
-            (Some(per_vf), Err(_)) => Ok(Sizing::PerVf(per_vf.clone())),
-            (None, Ok(replicas)) => Ok(Sizing::Replicas(replicas)),
-            (Some(_), Ok(_)) | (None, Err(_)) => Err(NotOneSizing),
+    /// [`TwoSizings`] where it gives both.
+    pub fn sizing(&self) -> Result<Sizing, TwoSizings> {
+        match (&self.per_vf, self.replicas) {
+            (Some(per_vf), 0) => Ok(Sizing::PerVf(per_vf.clone())),
+            (None, replicas) => Ok(Sizing::Replicas(replicas)),
+            (Some(_), replicas) => Err(TwoSizings { replicas }),
         }
     }
 }
