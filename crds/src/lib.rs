@@ -19,6 +19,7 @@ mod tuning;
 
 pub mod crd;
 pub mod limits;
+pub mod schema;
 
 pub use common::{Conditions, DpuSelector, FunctionType, NEVER_OBSERVED, Port};
 pub use controller_conf::{ControllerConf, StaticPfConf, VfConf};

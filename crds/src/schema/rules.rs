@@ -1,0 +1,169 @@
+//! The CEL rules of a schema (`x-kubernetes-validations`), evaluated by `kube-cel`.
+
+use kube_cel::{CompiledSchema, ErrorKind, ValidationError};
+use serde_json::{Map, Value, json};
+
+use super::error::{FieldError, FieldErrorKind};
+use super::node::{CompileError, Node};
+use super::prior::Prior;
+
+/// The rules at one place in a schema.
+#[derive(Default)]
+pub(crate) struct Rules {
+    /// None where the place has no rules.
+    compiled: Option<CompiledSchema>,
+    /// The texts of those that compare with the old object.
+    transitions: Vec<String>,
+    /// How the server names the type of this place in errors about the evaluation itself.
+    type_name: String,
+}
+
+impl std::fmt::Debug for Rules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rules = self.compiled.iter().map(|compiled| compiled.validations.len()).sum::<usize>();
+        f.debug_struct("Rules").field("rules", &rules).finish_non_exhaustive()
+    }
+}
+
+const RULES: &str = "x-kubernetes-validations";
+
+impl Rules {
+    /// Compiles the rules that stand at the root of `schema`; those below belong to other places.
+    pub(crate) fn compile(schema: &Value, path: &str) -> Result<Self, CompileError> {
+        let Some(rules) = schema.get(RULES).and_then(Value::as_array) else { return Ok(Self::default()) };
+        let error = |rule: &str, reason: String| CompileError::Rule {
+            path: path.to_owned(),
+            rule: rule.to_owned(),
+            reason,
+        };
+        let mut bare = without_rules_and_defaults(schema, path)?;
+        bare[RULES] = Value::Array(rules.clone());
+        let compiled = kube_cel::compile_schema(&bare);
+        if let Some(reason) = compiled.compilation_errors().first() {
+            return Err(error("", reason.to_string()));
+        }
+        let mut transitions = Vec::new();
+        for result in compiled.validations.iter().flatten() {
+            if result.rule.optional_old_self == Some(true) {
+                return Err(error(&result.rule.rule, "optionalOldSelf works only on the server".to_owned()));
+            }
+            if result.is_transition_rule {
+                transitions.push(result.rule.rule.clone());
+            }
+        }
+        let type_name = schema.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(Self { compiled: Some(compiled), transitions, type_name })
+    }
+
+    fn failures(&self, value: &Value, old: Option<&Value>) -> Vec<ValidationError> {
+        match &self.compiled {
+            Some(compiled) => match kube_cel::validate_compiled(compiled, value, old) {
+                Ok(()) => Vec::new(),
+                Err(errors) => errors.into_vec(),
+            },
+            None => Vec::new(),
+        }
+    }
+}
+
+/// The schema as the evaluation needs it to convert values: names and formats.
+fn without_rules_and_defaults(schema: &Value, path: &str) -> Result<Value, CompileError> {
+    match schema {
+        Value::Object(keywords) => {
+            let mut bare = Map::new();
+            for (keyword, value) in keywords {
+                match keyword.as_str() {
+                    RULES | "default" | "enum" | "required" => {}
+                    "properties" => {
+                        let mut properties = Map::new();
+                        for (name, property) in value.as_object().into_iter().flatten() {
+                            refuse_odd_name(name, path)?;
+                            properties.insert(name.clone(), without_rules_and_defaults(property, path)?);
+                        }
+                        bare.insert(keyword.clone(), Value::Object(properties));
+                    }
+                    _ => {
+                        bare.insert(keyword.clone(), without_rules_and_defaults(value, path)?);
+                    }
+                }
+            }
+            Ok(Value::Object(bare))
+        }
+        other => Ok(other.clone()),
+    }
+}
+
+/// kube-cel escapes an underscore in a field's name, the server doesn't: no rule can address such a field on both.
+fn refuse_odd_name(name: &str, path: &str) -> Result<(), CompileError> {
+    if name.contains('_') {
+        return Err(CompileError::Unsupported {
+            path: path.to_owned(),
+            keyword: format!("a property named {name} below a CEL rule"),
+        });
+    }
+    Ok(())
+}
+
+/// Collects the failures of all rules from `value` down.
+pub(crate) fn validate(
+    node: &Node,
+    value: &Value,
+    prior: Prior<'_>,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
+    if value.is_null() {
+        return;
+    }
+    for failure in node.rules.failures(value, prior.value) {
+        let is_transition = node.rules.transitions.contains(&failure.rule);
+        if is_transition || !prior.forgives(node, value) {
+            errors.push(field_error(&node.rules, value, path, &failure));
+        }
+    }
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let prior = prior.field(node, value, name);
+                if let Some(property) = node.properties.get(name) {
+                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    validate(property, field, prior, &path, errors);
+                } else if let Some(additional) = node.child(name) {
+                    validate(additional, field, prior, &format!("{path}[{name}]"), errors);
+                }
+            }
+        }
+        Value::Array(items) => {
+            if let Some(schema) = &node.items {
+                for (index, item) in items.iter().enumerate() {
+                    let prior = prior.item(node, value, item);
+                    validate(schema, item, prior, &format!("{path}[{index}]"), errors);
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn field_error(rules: &Rules, value: &Value, path: &str, failure: &ValidationError) -> FieldError {
+    // The evaluation saw this place as its root, so its path is relative and begins with a dot.
+    let below = failure.field_path.trim_start_matches('.');
+    let path = match (path.is_empty(), below.is_empty()) {
+        (_, true) => path.to_owned(),
+        (true, false) => below.to_owned(),
+        (false, false) => format!("{path}.{below}"),
+    };
+    if failure.kind != ErrorKind::ValidationFailure {
+        let detail = format!("{} evaluating rule: {}", failure.message, failure.rule);
+        return FieldError::invalid(&path, json!(rules.type_name), detail);
+    }
+    let message = failure.message.trim();
+    match failure.reason.as_deref() {
+        Some("FieldValueForbidden") => {
+            FieldError::new(&path, FieldErrorKind::Forbidden, value.clone(), message)
+        }
+        Some("FieldValueRequired") => FieldError::required(&path, message),
+        Some("FieldValueDuplicate") => FieldError::new(&path, FieldErrorKind::Duplicate, value.clone(), ""),
+        _ => FieldError::invalid(&path, value.clone(), message),
+    }
+}
