@@ -13,10 +13,12 @@ mod feature;
 mod function;
 mod names;
 mod port;
+mod reasons;
 mod rules;
 mod set;
 mod tuning;
 
+pub mod conditions;
 pub mod crd;
 pub mod limits;
 pub mod schema;
@@ -39,6 +41,7 @@ pub use names::{
     manager,
 };
 pub use port::PortSpec;
+pub use reasons::{Outlook, Reason};
 pub use set::{
     DeviceTemplate, DeviceTemplateSpec, FunctionTemplate, PerVf, Sizing, TemplateMetadata, TwoSizings,
     VfTemplate, VirtnetDeviceSet, VirtnetDeviceSetSpec, VirtnetDeviceSetStatus,
