@@ -85,7 +85,7 @@ impl Finding {
 /// The conditions to write: those found, each with the time since which it has had its status. A type that is not found
 /// any more goes. Ordered as found.
 #[must_use]
-pub fn merge(before: &[Condition], found: Vec<Finding>, generation: i64, now: Time) -> Conditions {
+pub fn merge(before: &[Condition], found: Vec<Finding>, generation: i64, now: &Time) -> Conditions {
     found
         .into_iter()
         .map(|Finding { type_, status, reason, message }| {
@@ -115,11 +115,11 @@ mod tests {
 
     #[test]
     fn a_condition_keeps_its_time_until_its_status_changes() {
-        let first = merge(&[], vec![Finding::new(READY, Reason::Creating, "a")], 1, at(1));
-        let second = merge(&first, vec![Finding::new(READY, Reason::HostOff, "b")], 2, at(2));
+        let first = merge(&[], vec![Finding::new(READY, Reason::Creating, "a")], 1, &at(1));
+        let second = merge(&first, vec![Finding::new(READY, Reason::HostOff, "b")], 2, &at(2));
         assert_eq!(second[0].last_transition_time, at(1), "still False");
         assert_eq!((second[0].reason.as_str(), second[0].observed_generation), ("HostOff", Some(2)));
-        let third = merge(&second, vec![Finding::new(READY, Reason::Ready, "c")], 2, at(3));
+        let third = merge(&second, vec![Finding::new(READY, Reason::Ready, "c")], 2, &at(3));
         assert_eq!(third[0].last_transition_time, at(3));
     }
 
@@ -127,9 +127,9 @@ mod tests {
     fn what_is_no_longer_found_goes() {
         let stalled = Finding::kstatus(Reason::MtuFixed, "m").unwrap();
         assert_eq!(stalled.type_, STALLED);
-        let before = merge(&[], vec![stalled], 1, at(1));
+        let before = merge(&[], vec![stalled], 1, &at(1));
         assert!(
-            merge(&before, Finding::kstatus(Reason::Ready, "").into_iter().collect(), 1, at(2)).is_empty()
+            merge(&before, Finding::kstatus(Reason::Ready, "").into_iter().collect(), 1, &at(2)).is_empty()
         );
     }
 
