@@ -1,0 +1,347 @@
+//! What is wanted: a `VirtnetDevice` as planning takes it, parsed once into validated values.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use sha2::{Digest, Sha256};
+use virtnet_crds::{
+    FUNCTION_FINALIZER, Function as FunctionChoice, FunctionType, LinkState, PortSpec, RebindPolicy,
+    Uplink as UplinkSpec, VirtnetDevice, VirtnetDeviceSpec,
+};
+use virtnet_model::{
+    BridgeName, Features, Mac, Mtu, ParseError, PfId, QueueSize, SfNumber, Uplink, VfId, VlanId,
+};
+
+/// Annotation of a hot-plugged device: the MACs, with commas, that its function may bear.
+///
+/// It is written before the function is made or its MAC is changed, with the finalizer where that is missing too. So an
+/// agent that was killed in between, and finds the spec edited since, still knows the function for this device's.
+pub const MACS_ANNOTATION: &str = "virtnet.dev/macs";
+
+/// `metadata.uid` of a device.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uid(Arc<str>);
+
+impl From<&str> for Uid {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl Uid {
+    /// The uid as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Namespace and name of a device, written `namespace/name`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceKey {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl fmt::Display for DeviceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One `VirtnetDevice` of this DPU.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Who it is.
+    pub key: DeviceKey,
+    /// Its uid.
+    pub uid: Uid,
+    /// Its generation: which spec this is.
+    pub generation: i64,
+    /// When it was created.
+    pub created: Timestamp,
+    /// It has a `deletionTimestamp`.
+    pub deleting: bool,
+    /// It bears our finalizer.
+    pub finalizer: bool,
+    /// The MACs of its annotation.
+    pub macs: BTreeSet<Mac>,
+    /// The function that its status last told of.
+    pub known: Option<Known>,
+    /// What its spec wants, or why that can't be understood.
+    pub wanted: Result<Wanted, Unusable>,
+}
+
+/// The function that a status told of: a hint, believed only where the DPU agrees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The MAC of a hot-plugged function: by it the function is found again.
+    pub hotplug_mac: Option<Mac>,
+}
+
+/// What a spec wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Which function.
+    pub function: WantedFunction,
+    /// MTU in bytes; `None`: the controller's own.
+    pub mtu: Option<Mtu>,
+    /// Virtqueues, the control queue included; `None`: the controller's own.
+    pub max_queues: Option<u16>,
+    /// Descriptors a queue; `None`: the controller's own.
+    pub queue_size: Option<QueueSize>,
+    /// MSI-X vectors; `None`: the controller's own.
+    pub num_msix: Option<u16>,
+    /// Features; `None`: the controller's own.
+    pub features: Option<Features>,
+    /// Admin state of the representor, which the controller mirrors to the driver as link state.
+    pub up: bool,
+    /// What may be done about a change that needs the driver gone.
+    pub rebind: RebindPolicy,
+    /// The OVS port; `None`: none.
+    pub port: Option<WantedPort>,
+}
+
+/// Which function is wanted, with what its identity is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WantedFunction {
+    /// A hot-plugged PF. Its MAC is its identity, with the SF number where that is given.
+    HotPlug {
+        /// The wanted MAC, declared or derived.
+        mac: Mac,
+        /// The port; `None`: the bond where there is one, else p0.
+        uplink: Option<Uplink>,
+        /// Usable by legacy drivers.
+        transitional: bool,
+        /// The SF's number.
+        sf_number: Option<SfNumber>,
+        /// Which of several hosts.
+        host: Option<String>,
+    },
+    /// A static PF: its index is its identity.
+    Static {
+        /// The index.
+        pf: PfId,
+        /// The wanted MAC; `None`: the controller's own.
+        mac: Option<Mac>,
+    },
+    /// A VF: the indices of its PF and of itself are its identity.
+    Vf {
+        /// The PF's index.
+        pf: PfId,
+        /// The VF's index.
+        vf: VfId,
+        /// The wanted MAC; `None`: the controller's own.
+        mac: Option<Mac>,
+        /// Usable by legacy drivers.
+        transitional: bool,
+    },
+}
+
+impl WantedFunction {
+    /// The MAC that is wanted, if any.
+    pub fn mac(&self) -> Option<Mac> {
+        match self {
+            Self::HotPlug { mac, .. } => Some(*mac),
+            Self::Static { mac, .. } | Self::Vf { mac, .. } => *mac,
+        }
+    }
+}
+
+/// The OVS port that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedPort {
+    /// The bridge.
+    pub bridge: BridgeName,
+    /// The interface's type.
+    pub interface_type: String,
+    /// Access VLAN.
+    pub tag: Option<VlanId>,
+    /// VLANs of a trunk.
+    pub trunks: BTreeSet<VlanId>,
+    /// The user's keys.
+    pub external_ids: BTreeMap<String, String>,
+}
+
+/// A spec that can't be understood, although the API server let it in (its schema may be older or newer than ours).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("spec{}{field}: {reason}", if field.is_empty() { "" } else { "." })]
+pub struct Unusable {
+    /// The field's path below `spec`.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Unusable {
+    fn at(field: &'static str) -> impl Fn(ParseError) -> Self {
+        move |error| Self { field, reason: error.to_string() }
+    }
+}
+
+/// The MAC of a hot-plugged function whose spec names none: `02` and 40 bits of a hash of the object's uid.
+pub fn derived_mac(uid: &Uid) -> Mac {
+    let digest = Sha256::digest(uid.as_str());
+    Mac::local([digest[0], digest[1], digest[2], digest[3], digest[4]])
+}
+
+fn noted_macs(list: &str) -> BTreeSet<Mac> {
+    list.split(',').filter_map(|mac| mac.trim().parse().ok()).collect()
+}
+
+impl Device {
+    /// Parses an object as the API server gave it.
+    pub fn parse(object: &VirtnetDevice) -> Self {
+        let uid = Uid::from(object.uid().unwrap_or_default().as_str());
+        let macs = object.annotations().get(MACS_ANNOTATION).map(|list| noted_macs(list)).unwrap_or_default();
+        let known =
+            object.status.as_ref().and_then(|status| status.function.as_ref()).map(|function| Known {
+                hotplug_mac: (function.type_ == FunctionType::HotPlug)
+                    .then(|| function.mac.as_deref().and_then(|mac| mac.parse().ok()))
+                    .flatten(),
+            });
+        Self {
+            key: DeviceKey { namespace: object.namespace().unwrap_or_default(), name: object.name_any() },
+            generation: object.metadata.generation.unwrap_or_default(),
+            created: object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            deleting: object.metadata.deletion_timestamp.is_some(),
+            finalizer: object.finalizers().iter().any(|finalizer| finalizer == FUNCTION_FINALIZER),
+            macs,
+            known,
+            wanted: Wanted::parse(&object.spec, &uid),
+            uid,
+        }
+    }
+
+    /// An object that could not be decoded: what its metadata tells is enough to leave its function in peace, and to
+    /// delete it.
+    pub fn undecodable(metadata: &ObjectMeta, error: &str) -> Self {
+        let list = metadata.annotations.as_ref().and_then(|annotations| annotations.get(MACS_ANNOTATION));
+        Self {
+            key: DeviceKey {
+                namespace: metadata.namespace.clone().unwrap_or_default(),
+                name: metadata.name.clone().unwrap_or_default(),
+            },
+            uid: Uid::from(metadata.uid.as_deref().unwrap_or_default()),
+            generation: metadata.generation.unwrap_or_default(),
+            created: metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            deleting: metadata.deletion_timestamp.is_some(),
+            finalizer: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FUNCTION_FINALIZER),
+            macs: list.map(|list| noted_macs(list)).unwrap_or_default(),
+            known: None,
+            wanted: Err(Unusable { field: "", reason: error.to_owned() }),
+        }
+    }
+
+    /// The MACs that a hot-plugged function of this device may bear, the wanted one first.
+    pub fn hotplug_macs(&self) -> impl Iterator<Item = Mac> + '_ {
+        let wanted = match &self.wanted {
+            Ok(Wanted { function: WantedFunction::HotPlug { mac, .. }, .. }) => Some(*mac),
+            Ok(_) | Err(_) => None,
+        };
+        let known = self.known.as_ref().and_then(|known| known.hotplug_mac);
+        wanted.into_iter().chain(known).chain(self.macs.iter().copied())
+    }
+
+    /// Whether a function was already in service for it when it was last reported: it then keeps what it has.
+    pub fn in_service(&self) -> bool {
+        self.known.is_some()
+    }
+}
+
+impl Wanted {
+    /// Parses a spec. The uid is what a hot-plugged function's MAC is derived from where the spec gives none.
+    pub fn parse(spec: &VirtnetDeviceSpec, uid: &Uid) -> Result<Self, Unusable> {
+        let VirtnetDeviceSpec {
+            dpu: _,
+            dpu_selector: _,
+            function,
+            mac,
+            mtu,
+            queues,
+            msix,
+            features,
+            link_state,
+            rebind_policy,
+            port,
+        } = spec;
+        let mac: Option<Mac> = mac.as_deref().map(str::parse).transpose().map_err(Unusable::at("mac"))?;
+        let choice =
+            function.choice().map_err(|error| Unusable { field: "function", reason: error.to_string() })?;
+        let pf = |pf: u16| PfId::try_from(u32::from(pf)).map_err(Unusable::at("function.pf"));
+        let function = match choice {
+            FunctionChoice::Hotplug(hotplug) => WantedFunction::HotPlug {
+                mac: mac.unwrap_or_else(|| derived_mac(uid)),
+                uplink: hotplug.uplink.map(|uplink| match uplink {
+                    UplinkSpec::P0 => Uplink::P0,
+                    UplinkSpec::P1 => Uplink::P1,
+                    UplinkSpec::Bond => Uplink::Bond,
+                }),
+                transitional: hotplug.transitional,
+                sf_number: hotplug
+                    .sf_number
+                    .map(SfNumber::try_from)
+                    .transpose()
+                    .map_err(Unusable::at("function.hotplug.sfNumber"))?,
+                host: hotplug.host.filter(|host| !host.is_empty()),
+            },
+            FunctionChoice::Static(function) => WantedFunction::Static { pf: pf(function.pf)?, mac },
+            FunctionChoice::Vf(function) => WantedFunction::Vf {
+                pf: pf(function.pf)?,
+                vf: VfId::try_from(u32::from(function.vf)).map_err(Unusable::at("function.vf.vf"))?,
+                mac,
+                transitional: function.transitional,
+            },
+        };
+        let queues = queues.clone().unwrap_or_default();
+        let features = features.as_ref().map(|features| {
+            features.iter().map(|feature| feature.name().parse()).collect::<Result<Features, ParseError>>()
+        });
+        Ok(Self {
+            function,
+            mtu: mtu.map(|mtu| Mtu::try_from(u32::from(mtu))).transpose().map_err(Unusable::at("mtu"))?,
+            max_queues: queues.max,
+            queue_size: queues
+                .size
+                .map(|size| QueueSize::try_from(u32::from(size)))
+                .transpose()
+                .map_err(Unusable::at("queues.size"))?,
+            num_msix: *msix,
+            features: features.transpose().map_err(Unusable::at("features"))?,
+            up: *link_state == LinkState::Up,
+            rebind: *rebind_policy,
+            port: port.as_ref().map(WantedPort::parse).transpose()?,
+        })
+    }
+}
+
+impl WantedPort {
+    fn parse(spec: &PortSpec) -> Result<Self, Unusable> {
+        let PortSpec { bridge, type_, tag, trunks, external_ids } = spec;
+        let vlan = |field| move |id: &u16| VlanId::try_from(u32::from(*id)).map_err(Unusable::at(field));
+        Ok(Self {
+            bridge: bridge.parse().map_err(Unusable::at("port.bridge"))?,
+            interface_type: type_.clone(),
+            tag: tag.as_ref().map(vlan("port.tag")).transpose()?,
+            trunks: trunks.iter().map(vlan("port.trunks")).collect::<Result<_, _>>()?,
+            external_ids: external_ids.clone(),
+        })
+    }
+}

@@ -1,0 +1,176 @@
+//! One device: registration, then function, representor and port; or their removal where it is being deleted.
+
+use std::collections::BTreeSet;
+
+use virtnet_crds::Reason;
+use virtnet_model::{ControllerState, Function, FunctionKind, Mac};
+
+use super::budget::{Budget, sf_exhausted};
+use super::{Assessment, Claims, For, Input, Part, Removal, Stand, Step, function, port, representor};
+use crate::desired::{Device, Wanted, WantedFunction};
+
+/// Plans what one device needs now.
+pub(super) fn plan(
+    input: &Input<'_>,
+    claims: &Claims<'_>,
+    device: &Device,
+    budget: &mut Budget,
+    steps: &mut Vec<Step>,
+) -> Assessment {
+    let state = match &input.observed.controller {
+        Ok(state) => state,
+        Err(error) => return Assessment::all(Reason::ControllerUnavailable, error, wants_port(device)),
+    };
+    let found = claims.function(device, state);
+    let mut assessment = if device.deleting {
+        plan_removal(input, device, state, found, steps)
+    } else {
+        match &device.wanted {
+            Err(error) => Assessment::all(Reason::Undecodable, &error.to_string(), false),
+            Ok(wanted) => plan_presence(input, claims, device, wanted, state, found, budget, steps),
+        }
+    };
+    assessment.found = found.cloned();
+    assessment.sf = found.and_then(|function| function.sf.clone());
+    assessment
+}
+
+fn wants_port(device: &Device) -> bool {
+    device.wanted.as_ref().is_ok_and(|wanted| wanted.port.is_some())
+}
+
+#[expect(clippy::too_many_arguments, reason = "the one place where everything about a device meets")]
+fn plan_presence(
+    input: &Input<'_>,
+    claims: &Claims<'_>,
+    device: &Device,
+    wanted: &Wanted,
+    state: &ControllerState,
+    found: Option<&Function>,
+    budget: &mut Budget,
+    steps: &mut Vec<Step>,
+) -> Assessment {
+    if let Some(holder) = claims.function_claimed_by(device) {
+        port::remove_others(input, device, None, Removal::NotWanted, steps);
+        let message = format!("{holder} has the same function; delete one of the two");
+        return Assessment::all(Reason::FunctionClaimed, &message, wanted.port.is_some());
+    }
+    register(input, device, wanted, found, steps);
+    let outcome = function::plan(input, claims, device, wanted, state, found, budget, steps);
+    let (representor, port, found_port) = match found {
+        None => {
+            port::remove_others(input, device, None, Removal::Moved, steps);
+            let stand = Stand::not(Reason::FunctionAbsent, "there is no function yet");
+            (stand.clone(), wanted.port.is_some().then_some(stand), None)
+        }
+        Some(Function { sf: None, .. }) => {
+            port::remove_others(input, device, None, Removal::Moved, steps);
+            let message = sf_exhausted(state.limits.static_uplink.port(), &state.limits);
+            let stand = Stand::not(Reason::SfExhausted, message);
+            (stand.clone(), wanted.port.is_some().then_some(stand), None)
+        }
+        Some(Function { sf: Some(sf), .. }) => {
+            let representor = representor::plan(input, device, wanted, sf, steps);
+            match &wanted.port {
+                None => {
+                    port::remove_others(input, device, None, Removal::NotWanted, steps);
+                    (representor, None, None)
+                }
+                Some(wanted_port) => {
+                    port::remove_others(input, device, Some(&sf.representor), Removal::Moved, steps);
+                    let (stand, found_port) = port::plan(input, device, wanted_port, sf, steps);
+                    (representor, Some(stand), found_port)
+                }
+            }
+        }
+    };
+    Assessment {
+        function: outcome.stand,
+        representor,
+        port,
+        pending: outcome.pending,
+        found: None,
+        sf: None,
+        found_port,
+    }
+}
+
+/// The MACs that the object must note: what the function bears and what it shall bear.
+pub(super) fn macs_to_note(device: &Device, found: Option<&Function>) -> BTreeSet<Mac> {
+    let Ok(Wanted { function: WantedFunction::HotPlug { mac, .. }, .. }) = &device.wanted else {
+        return BTreeSet::new();
+    };
+    found.map(|function| function.mac).into_iter().chain([*mac]).collect()
+}
+
+/// Whether everything is noted that must be before a function is made or changed.
+pub(super) fn is_registered(device: &Device, found: Option<&Function>) -> bool {
+    device.finalizer && device.macs.is_superset(&macs_to_note(device, found))
+}
+
+/// Puts finalizer and MACs on the object where they are missing, and takes off MACs that are no longer the function's.
+fn register(
+    input: &Input<'_>,
+    device: &Device,
+    wanted: &Wanted,
+    found: Option<&Function>,
+    steps: &mut Vec<Step>,
+) {
+    let key = (device.uid.clone(), Part::Object);
+    if input.busy.contains(&key) || input.held.contains_key(&key) {
+        return;
+    }
+    let macs = macs_to_note(device, found);
+    // While the function is being made it may yet turn out to bear an older MAC, so old notes go only once it is seen.
+    let settled = found.is_some() || device.macs.is_empty();
+    let current = if settled { device.macs == macs } else { device.macs.is_superset(&macs) };
+    if !device.finalizer || !current {
+        let keep = if settled { BTreeSet::new() } else { device.macs.clone() };
+        let macs = match wanted.function {
+            WantedFunction::HotPlug { .. } => macs.union(&keep).copied().collect(),
+            WantedFunction::Static { .. } | WantedFunction::Vf { .. } => BTreeSet::new(),
+        };
+        steps.push(Step::Register { device: For::device(device), macs });
+    }
+}
+
+/// Removes port, then function, then our finalizer.
+fn plan_removal(
+    input: &Input<'_>,
+    device: &Device,
+    state: &ControllerState,
+    found: Option<&Function>,
+    steps: &mut Vec<Step>,
+) -> Assessment {
+    let assess = |reason, message: &str| Assessment::all(reason, message, wants_port(device));
+    if let Err(error) = &input.observed.switch {
+        return assess(Reason::SwitchUnavailable, error);
+    }
+    if port::remove_others(input, device, None, Removal::Deleted, steps) {
+        return assess(Reason::Deleting, "removing its port");
+    }
+    for part in [Part::Function, Part::Port, Part::Object] {
+        let key = (device.uid.clone(), part);
+        if input.busy.contains(&key) {
+            return assess(Reason::Deleting, "being removed");
+        }
+        if let Some((_, message)) = input.held.get(&key) {
+            return assess(Reason::Deleting, message);
+        }
+    }
+    if let Some(hotplugged) = found.filter(|function| function.kind == FunctionKind::HotPlug) {
+        if state.updating {
+            return assess(Reason::ControllerUpdating, "unplug waits for the controller's live update");
+        }
+        steps.extend(function::unplug(device, hotplugged, Removal::Deleted));
+        return assess(Reason::Deleting, &format!("unplugging {}", hotplugged.vuid));
+    }
+    if let Some(step) = function::take_back_prepared(device, state) {
+        steps.push(step);
+        return assess(Reason::Deleting, "taking back the settings kept for its VF");
+    }
+    if device.finalizer {
+        steps.push(Step::Release { device: For::device(device) });
+    }
+    assess(Reason::Deleting, "nothing of it is left on the DPU")
+}

@@ -1,0 +1,105 @@
+//! The DPU itself: what its spec wants of host and firmware, and which functions no object declares.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use virtnet_crds::{DpuSpec, FirmwarePolicy, Port};
+use virtnet_model::{EswitchPort, FirmwareValues, FunctionId, FunctionKind, HostPower, PfId};
+
+use super::{Claims, Input, Step};
+
+/// How the DPU itself stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DpuAssessment {
+    /// Functions that no object declares.
+    pub undeclared: Vec<FunctionId>,
+    /// Wanted firmware values that the next boot will not have, by port.
+    pub firmware_differs: BTreeMap<EswitchPort, FirmwareValues>,
+    /// Wanted SR-IOV that waits, with the reason for a person.
+    pub sriov_waits: Vec<String>,
+}
+
+pub(super) fn plan(input: &Input<'_>, claims: &Claims<'_>, steps: &mut Vec<Step>) -> DpuAssessment {
+    let mut assessment = DpuAssessment::default();
+    if let Ok(state) = &input.observed.controller {
+        assessment.undeclared =
+            state.functions.keys().copied().filter(|function| !claims.is_declared(*function)).collect();
+    }
+    plan_sriov(input, &mut assessment, steps);
+    plan_firmware(input, &mut assessment, steps);
+    assessment
+}
+
+/// Brings `sriov_numvfs` to what the spec wants. VFs that drivers use are not destroyed for another number.
+fn plan_sriov(input: &Input<'_>, assessment: &mut DpuAssessment, steps: &mut Vec<Step>) {
+    let (Ok(host), Ok(state)) = (&input.observed.host, &input.observed.controller) else { return };
+    if host.power != HostPower::Running || state.updating {
+        return;
+    }
+    for sriov in input.dpu_spec.host.iter().flat_map(|host| &host.sriov) {
+        let Ok(pf) = PfId::try_from(u32::from(sriov.pf)) else { continue };
+        let present = host.num_vfs.get(&pf).copied();
+        let in_use = state
+            .functions
+            .values()
+            .filter(|function| {
+                function.kind == FunctionKind::Vf && function.id.pf == pf && function.driver.in_use
+            })
+            .count();
+        match present {
+            None => assessment.sriov_waits.push(format!("the host has no static PF {pf} with SR-IOV")),
+            Some(present) if present == sriov.num_vfs => {}
+            Some(_) if sriov.num_vfs > state.limits.vfs_per_pf => assessment.sriov_waits.push(format!(
+                "PF {pf} can't have {} VFs: VIRTIO_NET_EMULATION_NUM_VF is {}",
+                sriov.num_vfs, state.limits.vfs_per_pf
+            )),
+            Some(present) if present > 0 && in_use > 0 => assessment.sriov_waits.push(format!(
+                "PF {pf} has {present} VFs, {in_use} of them in use by drivers; {} are made once those are unbound",
+                sriov.num_vfs
+            )),
+            Some(_) => steps.push(Step::SetNumVfs { pf, num_vfs: sriov.num_vfs }),
+        }
+    }
+}
+
+/// Finds wanted firmware values that the next boot lacks, and sets them where the policy says so.
+fn plan_firmware(input: &Input<'_>, assessment: &mut DpuAssessment, steps: &mut Vec<Step>) {
+    let Ok(firmware) = &input.observed.firmware else { return };
+    for (port, wanted) in wanted_firmware(input.dpu_spec) {
+        let next = firmware.get(&port).map(|state| &state.next_boot);
+        let missing: FirmwareValues = wanted
+            .into_iter()
+            .filter(|(key, value)| next.and_then(|next| next.get(key)) != Some(value))
+            .collect();
+        if missing.is_empty() {
+            continue;
+        }
+        let policy = input.dpu_spec.firmware.as_ref().map(|firmware| firmware.policy).unwrap_or_default();
+        if policy == FirmwarePolicy::Apply {
+            steps.push(Step::SetFirmware { port, values: missing.clone() });
+        }
+        assessment.firmware_differs.insert(port, missing);
+    }
+}
+
+/// The firmware values that the spec wants, by port.
+pub(crate) fn wanted_firmware(spec: &DpuSpec) -> BTreeMap<EswitchPort, FirmwareValues> {
+    spec.firmware
+        .iter()
+        .flat_map(|firmware| &firmware.ports)
+        .map(|entry| {
+            let port = match entry.port {
+                Port::P0 => EswitchPort::P0,
+                Port::P1 => EswitchPort::P1,
+            };
+            let values = entry.values.iter().map(|(key, value)| {
+                let value = match value {
+                    IntOrString::Int(number) => number.to_string(),
+                    IntOrString::String(text) => text.clone(),
+                };
+                (key.clone(), value)
+            });
+            (port, values.collect())
+        })
+        .collect()
+}

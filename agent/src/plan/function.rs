@@ -1,0 +1,474 @@
+//! The function of one device: plug it, change it, plug it anew, or say what it waits for.
+
+use virtnet_crds::{Reason, RebindPolicy};
+use virtnet_model::{
+    Change, ControllerState, Feature, Function, FunctionKind, Generation, HostPower, HotplugRequest, Limits,
+    Mtu, QueueSize, Target,
+};
+
+use super::budget::{Budget, Need};
+use super::device::is_registered;
+use super::{Claims, For, Input, Part, Removal, Stand, Step};
+use crate::desired::{Device, Wanted, WantedFunction};
+
+/// Virtqueues of a hot-plugged function whose spec names no number: one pair and the control queue.
+const DEFAULT_QUEUES: u16 = 3;
+/// Descriptors of its queues.
+const DEFAULT_QUEUE_SIZE: u32 = 256;
+
+/// What was found out about the function.
+pub(super) struct Outcome {
+    pub(super) stand: Stand,
+    pub(super) pending: Option<(Reason, String)>,
+}
+
+impl Outcome {
+    fn not(reason: Reason, message: impl Into<String>) -> Self {
+        Self { stand: Stand::not(reason, message), pending: None }
+    }
+
+    fn pending(reason: Reason, message: &str) -> Self {
+        Self { stand: Stand::not(reason, message), pending: Some((reason, message.to_owned())) }
+    }
+}
+
+/// What keeps a function from being as wanted.
+#[derive(Default)]
+struct Difference {
+    /// What the controller can change while no driver has the function.
+    change: Change,
+    /// What only another plug can change.
+    replug: Vec<String>,
+}
+
+#[expect(clippy::too_many_arguments, reason = "the function depends on all that is known of device and DPU")]
+pub(super) fn plan(
+    input: &Input<'_>,
+    claims: &Claims<'_>,
+    device: &Device,
+    wanted: &Wanted,
+    state: &ControllerState,
+    found: Option<&Function>,
+    budget: &mut Budget,
+    steps: &mut Vec<Step>,
+) -> Outcome {
+    let limits = &state.limits;
+    if !limits.emulation {
+        return Outcome::not(
+            Reason::EmulationDisabled,
+            "VIRTIO_NET_EMULATION_ENABLE is 0: set it to 1 with mlxconfig and cold boot",
+        );
+    }
+    let key = (device.uid.clone(), Part::Function);
+    let busy = input.busy.contains(&key);
+    let held = input.held.get(&key);
+    let mac_conflict = claims.mac_claimed_by(device).map(|holder| {
+        let mac = wanted.function.mac().map(|mac| mac.to_string()).unwrap_or_default();
+        Outcome::not(Reason::MacClaimed, format!("MAC {mac} is that of {holder}"))
+    });
+    let ready_to_act = !busy && is_registered(device, found);
+    let Some(function) = found else {
+        if let Some(outcome) = mac_conflict {
+            return outcome;
+        }
+        return match &wanted.function {
+            WantedFunction::HotPlug { .. } => {
+                let request = match request(wanted, limits) {
+                    Ok(request) => request,
+                    Err((reason, message)) => return Outcome::not(reason, message),
+                };
+                if busy {
+                    return Outcome::not(Reason::Creating, "plugging the function");
+                }
+                if let Some((reason, message)) = held {
+                    return Outcome::not(*reason, message);
+                }
+                if state.updating {
+                    return Outcome::not(
+                        Reason::ControllerUpdating,
+                        "hot-plug waits for the controller's live update",
+                    );
+                }
+                let need = Need::of(&wanted.function, limits);
+                if let Some(Err((reason, message))) = need.map(|need| budget.draw(need, limits)) {
+                    return Outcome::not(reason, message);
+                }
+                if ready_to_act {
+                    steps.push(Step::Hotplug { device: For::device(device), request });
+                }
+                Outcome::not(Reason::Creating, "plugging the function")
+            }
+            WantedFunction::Static { pf, .. } => {
+                let message = format!(
+                    "there is no static PF {pf}: VIRTIO_NET_EMULATION_NUM_PF is {}",
+                    limits.static_pfs
+                );
+                if pf.get() < limits.static_pfs {
+                    return Outcome::not(
+                        Reason::Creating,
+                        format!("waiting for the controller to make static PF {pf}"),
+                    );
+                }
+                Outcome::not(Reason::NoSuchPf, message)
+            }
+            WantedFunction::Vf { .. } => plan_unborn(input, device, wanted, state, busy, held, steps),
+        };
+    };
+    if let Err((reason, message)) = check(wanted, limits) {
+        return Outcome::not(reason, message);
+    }
+    let mut difference = difference(wanted, function, limits);
+    let kept_mac = difference.change.mac.is_some() && mac_conflict.is_some();
+    if kept_mac {
+        difference.change.mac = None;
+    }
+    if let Err((reason, message)) = changeable(wanted, function, limits, &difference) {
+        return Outcome::not(reason, message);
+    }
+    if busy {
+        return Outcome::not(Reason::Applying, "a change is being made");
+    }
+    if let Some((reason, message)) = held {
+        return Outcome::not(*reason, message);
+    }
+    let evict =
+        wanted.rebind == RebindPolicy::Always && function.driver.in_use && !difference.change.is_empty();
+    if evict || !difference.replug.is_empty() {
+        return plan_replug(device, wanted, state, function, &difference, ready_to_act, steps);
+    }
+    if !difference.change.is_empty() {
+        if function.driver.in_use {
+            let message =
+                format!("{} waits until the driver is gone: {}", difference.change, unbind(function));
+            return Outcome::pending(Reason::RebindPending, &message);
+        }
+        if ready_to_act && let Some(target) = target(function) {
+            let message = format!("setting {}", difference.change);
+            steps.push(Step::Modify { device: For::device(device), target, change: difference.change });
+            return Outcome::not(Reason::Applying, message);
+        }
+        return Outcome::not(Reason::Applying, format!("setting {}", difference.change));
+    }
+    if let Some(outcome) = mac_conflict.filter(|_| kept_mac) {
+        return outcome;
+    }
+    if function.sf.is_none() {
+        let port = limits.static_uplink.port();
+        return Outcome::not(Reason::SfExhausted, super::budget::sf_exhausted(port, limits));
+    }
+    in_service(input, function)
+}
+
+/// The function is as wanted; whether the host has it is read back.
+fn in_service(input: &Input<'_>, function: &Function) -> Outcome {
+    let reached = match function.socket {
+        Some(_) => function.driver.in_use,
+        None => function.bdf.is_some(),
+    };
+    if reached {
+        return Outcome { stand: Stand::Ready, pending: None };
+    }
+    match (&function.socket, input.observed.host.as_ref().map(|host| host.power)) {
+        (Some(socket), _) => {
+            Outcome::not(Reason::WaitingForHost, format!("no driver is up behind {}", socket.display()))
+        }
+        (None, Ok(HostPower::Off)) => Outcome::not(Reason::HostOff, "the host is off"),
+        (None, Ok(HostPower::Booting)) => Outcome::not(Reason::WaitingForHost, "the host is booting"),
+        (None, Ok(HostPower::Running | HostPower::Unknown) | Err(_)) => {
+            Outcome::not(Reason::WaitingForHost, "the host has given it no PCI address yet")
+        }
+    }
+}
+
+/// A VF that the host has not made: its settings are handed over before it does.
+fn plan_unborn(
+    input: &Input<'_>,
+    device: &Device,
+    wanted: &Wanted,
+    state: &ControllerState,
+    busy: bool,
+    held: Option<&(Reason, String)>,
+    steps: &mut Vec<Step>,
+) -> Outcome {
+    let WantedFunction::Vf { pf, vf, .. } = &wanted.function else {
+        return Outcome::not(Reason::VfAbsent, "not a VF");
+    };
+    let limits = &state.limits;
+    if pf.get() >= limits.static_pfs {
+        let message = format!(
+            "there is no static PF {pf} to have VFs: VIRTIO_NET_EMULATION_NUM_PF is {}",
+            limits.static_pfs
+        );
+        return Outcome::not(Reason::NoSuchPf, message);
+    }
+    if vf.get() >= limits.vfs_per_pf {
+        let message =
+            format!("there is no VF {vf} of PF {pf}: VIRTIO_NET_EMULATION_NUM_VF is {}", limits.vfs_per_pf);
+        return Outcome::not(Reason::VfOutOfRange, message);
+    }
+    if let Err((reason, message)) = check(wanted, limits) {
+        return Outcome::not(reason, message);
+    }
+    let prepared = state.prepared.get(&(*pf, *vf)).cloned().unwrap_or_default();
+    let change = settings_of_unborn(wanted);
+    if change != prepared {
+        if busy {
+            return Outcome::not(Reason::Applying, "handing its settings to the controller");
+        }
+        if let Some((reason, message)) = held {
+            return Outcome::not(*reason, message);
+        }
+        if is_registered(device, None) {
+            steps.push(Step::Modify { device: For::device(device), target: Target::Vf(*pf, *vf), change });
+        }
+    }
+    let numvfs = u32::from(vf.get()) + 1;
+    match input.observed.host.as_ref().map(|host| host.power) {
+        Ok(HostPower::Off) => Outcome::not(Reason::HostOff, "the host is off"),
+        Ok(HostPower::Booting) => Outcome::not(Reason::WaitingForHost, "the host is booting"),
+        Ok(HostPower::Running | HostPower::Unknown) | Err(_) => Outcome::not(
+            Reason::VfAbsent,
+            format!("waiting for the host to make VF {vf} of PF {pf}: sriov_numvfs of at least {numvfs}"),
+        ),
+    }
+}
+
+/// What a VF is to be made with. The controller's own MTU is the guide's 1500, so that needs no handing over.
+fn settings_of_unborn(wanted: &Wanted) -> Change {
+    Change {
+        mac: wanted.function.mac(),
+        mtu: wanted.mtu.filter(|mtu| *mtu != Mtu::DEFAULT),
+        features: wanted.features.clone(),
+        num_msix: wanted.num_msix,
+        queue_size: wanted.queue_size,
+    }
+}
+
+/// Unplugs so that the next plan plugs it with the new values, where the policy allows it.
+fn plan_replug(
+    device: &Device,
+    wanted: &Wanted,
+    state: &ControllerState,
+    function: &Function,
+    difference: &Difference,
+    ready_to_act: bool,
+    steps: &mut Vec<Step>,
+) -> Outcome {
+    let mut what = difference.replug.join(", ");
+    if !difference.change.is_empty() {
+        what = [what, difference.change.to_string()]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(", ");
+    }
+    let allowed = match wanted.rebind {
+        RebindPolicy::Always => true,
+        RebindPolicy::IfIdle => !function.driver.in_use,
+        RebindPolicy::Never => false,
+    };
+    if function.kind != FunctionKind::HotPlug || !allowed {
+        let message = match wanted.rebind {
+            RebindPolicy::Never => format!(
+                "{what} needs the function plugged anew: set rebindPolicy to IfIdle or Always, or delete the device and \
+                 apply it again"
+            ),
+            RebindPolicy::IfIdle | RebindPolicy::Always => {
+                format!(
+                    "{what} needs the function plugged anew once its driver is gone: {}",
+                    unbind(function)
+                )
+            }
+        };
+        return Outcome::pending(Reason::ReplugPending, &message);
+    }
+    // Unplugging what could not be plugged again would take a working function away for nothing.
+    if let Err((reason, message)) = request(wanted, &state.limits) {
+        return Outcome::not(reason, message);
+    }
+    if state.updating {
+        return Outcome::not(Reason::ControllerUpdating, "hot-plug waits for the controller's live update");
+    }
+    if ready_to_act {
+        steps.extend(unplug(device, function, Removal::Replug));
+    }
+    Outcome::not(Reason::Applying, format!("plugging the function anew with {what}"))
+}
+
+/// The step that unplugs the device's function; none where its identity is incomplete.
+pub(super) fn unplug(device: &Device, function: &Function, why: Removal) -> Option<Step> {
+    let target = target(function)?;
+    Some(Step::Unplug { device: For::device(device), target, why, in_use: function.driver.in_use })
+}
+
+/// Clears settings that were handed over for a VF that is not there.
+pub(super) fn take_back_prepared(device: &Device, state: &ControllerState) -> Option<Step> {
+    let Ok(Wanted { function: WantedFunction::Vf { pf, vf, .. }, .. }) = &device.wanted else { return None };
+    state.prepared.contains_key(&(*pf, *vf)).then(|| Step::Modify {
+        device: For::device(device),
+        target: Target::Vf(*pf, *vf),
+        change: Change::default(),
+    })
+}
+
+/// Names the function so that no other can be meant.
+fn target(function: &Function) -> Option<Target> {
+    match (function.kind, function.id.vf) {
+        (FunctionKind::Static, _) => Some(Target::Static(function.id.pf)),
+        (FunctionKind::Vf, vf) => vf.map(|vf| Target::Vf(function.id.pf, vf)),
+        (FunctionKind::HotPlug, _) => function.sf.as_ref().map(|sf| Target::HotPlug {
+            vuid: function.vuid.clone(),
+            mac: function.mac,
+            sf: sf.number,
+        }),
+    }
+}
+
+/// The command that frees a function of its driver, for the person at the host.
+fn unbind(function: &Function) -> String {
+    let bdf = function.bdf.map_or_else(|| "BDF".to_owned(), |bdf| bdf.to_string());
+    format!(
+        "on the host, echo 0000:{bdf} > /sys/bus/pci/drivers/virtio-pci/unbind, and once this is Ready the same to bind"
+    )
+}
+
+fn difference(wanted: &Wanted, function: &Function, limits: &Limits) -> Difference {
+    let mut change = Change {
+        mac: wanted.function.mac().filter(|mac| *mac != function.mac),
+        mtu: wanted.mtu.filter(|mtu| *mtu != function.mtu),
+        features: wanted.features.clone().filter(|features| *features != function.features),
+        num_msix: wanted.num_msix.filter(|msix| *msix != function.num_msix),
+        queue_size: wanted.queue_size.filter(|size| *size != function.max_queue_size),
+    };
+    let mut replug = Vec::new();
+    if let WantedFunction::HotPlug { transitional, uplink, .. } = &wanted.function {
+        if let Some(queues) = wanted.max_queues.filter(|queues| *queues != function.max_queues) {
+            replug.push(format!("queues.max {queues}"));
+        }
+        if *transitional != function.transitional {
+            replug.push(format!("transitional {transitional}"));
+        }
+        let port = function.sf.as_ref().map(|sf| sf.port);
+        if let Some(uplink) = uplink.filter(|uplink| port.is_some_and(|port| uplink.port() != port)) {
+            replug.push(format!("uplink {uplink}"));
+        }
+        if let (Generation::Later, Some(msix)) = (limits.generation, change.num_msix) {
+            change.num_msix = None;
+            replug.push(format!("msix {msix}"));
+        }
+    }
+    Difference { change, replug }
+}
+
+/// Whether the wanted changes can ever be made to this function.
+fn changeable(
+    wanted: &Wanted,
+    function: &Function,
+    limits: &Limits,
+    difference: &Difference,
+) -> Result<(), (Reason, String)> {
+    if let (FunctionKind::Static, Some(mtu)) = (function.kind, difference.change.mtu) {
+        let message = format!("mtu {mtu}: the MTU of a static PF is fixed at {}", function.mtu);
+        return Err((Reason::MtuFixed, message));
+    }
+    if let (FunctionKind::Static, Generation::Later, Some(msix)) =
+        (function.kind, limits.generation, difference.change.num_msix)
+    {
+        let message = format!("msix {msix}: the MSI-X vectors of a PF are fixed at {}", function.num_msix);
+        return Err((Reason::MsixFixed, message));
+    }
+    if function.kind != FunctionKind::HotPlug
+        && let Some(queues) = wanted.max_queues.filter(|queues| *queues > function.max_queues)
+    {
+        let message = format!(
+            "queues.max {queues}: firmware gives this function {} (VIRTIO_NET_EMULATION_NUM_MSIX, max_virtq)",
+            function.max_queues
+        );
+        return Err((Reason::QueuesAboveLimit, message));
+    }
+    if let (FunctionKind::Vf, WantedFunction::Vf { transitional: true, .. }) =
+        (function.kind, &wanted.function)
+        && !function.transitional
+    {
+        return Err((Reason::TransitionalUnsupported, transitional_vf()));
+    }
+    Ok(())
+}
+
+fn transitional_vf() -> String {
+    "transitional VFs are not to be had from this generation of the controller".to_owned()
+}
+
+/// What firmware and controller allow at all, before capacity.
+fn check(wanted: &Wanted, limits: &Limits) -> Result<(), (Reason, String)> {
+    let is_vf = matches!(wanted.function, WantedFunction::Vf { .. });
+    let (most_msix, setting) = if is_vf {
+        (limits.vf_msix, "VIRTIO_NET_EMULATION_NUM_VF_MSIX or NUM_MSIX")
+    } else {
+        (limits.pf_msix, "VIRTIO_NET_EMULATION_NUM_MSIX")
+    };
+    if let Some(msix) = wanted.num_msix.filter(|msix| *msix > most_msix) {
+        let message = format!("msix {msix} is above {setting}, which is {most_msix}");
+        return Err((Reason::MsixAboveLimit, message));
+    }
+    let most_queues = most_queues(wanted, limits, most_msix);
+    if let Some(queues) = wanted.max_queues.filter(|queues| *queues > most_queues) {
+        let message = format!(
+            "queues.max {queues} is above {most_queues}: one less than the MSI-X vectors ({}), and at most max_virtq ({})",
+            wanted.num_msix.unwrap_or(most_msix),
+            limits.max_virtq
+        );
+        return Err((Reason::QueuesAboveLimit, message));
+    }
+    if let Some(size) = wanted.queue_size.filter(|size| *size > limits.max_queue_size) {
+        let message =
+            format!("queues.size {size} is above {}, the most this device takes", limits.max_queue_size);
+        return Err((Reason::QueuesAboveLimit, message));
+    }
+    if let Some(features) = wanted.features.as_ref().filter(|features| !features.is_subset(&limits.features))
+    {
+        let missing: Vec<_> = features.missing_from(&limits.features).map(Feature::name).collect();
+        let message = format!("features {} are not offered by this DPU", missing.join(", "));
+        return Err((Reason::FeatureUnsupported, message));
+    }
+    if let WantedFunction::Vf { transitional: true, .. } = wanted.function
+        && !limits.transitional.vf
+    {
+        return Err((Reason::TransitionalUnsupported, transitional_vf()));
+    }
+    Ok(())
+}
+
+fn most_queues(wanted: &Wanted, limits: &Limits, most_msix: u16) -> u16 {
+    wanted.num_msix.unwrap_or(most_msix).saturating_sub(1).min(limits.max_virtq)
+}
+
+/// The hot-plug that makes the function as wanted, or why none can.
+fn request(wanted: &Wanted, limits: &Limits) -> Result<HotplugRequest, (Reason, String)> {
+    let WantedFunction::HotPlug { mac, transitional, sf_number, host, .. } = &wanted.function else {
+        return Err((Reason::StepFailed, "not a hot-plugged function".into()));
+    };
+    check(wanted, limits)?;
+    let Some(need) = Need::of(&wanted.function, limits) else {
+        return Err((Reason::StepFailed, "not a hot-plugged function".into()));
+    };
+    if !limits.uplinks.contains(&need.uplink) {
+        let uplinks: Vec<_> = limits.uplinks.iter().map(ToString::to_string).collect();
+        let message = format!("uplink {} is not there: this DPU has {}", need.uplink, uplinks.join(" and "));
+        return Err((Reason::UplinkAbsent, message));
+    }
+    let most = most_queues(wanted, limits, limits.pf_msix);
+    let default_size = QueueSize::try_from(DEFAULT_QUEUE_SIZE).unwrap_or(limits.max_queue_size);
+    Ok(HotplugRequest {
+        uplink: need.uplink,
+        mac: *mac,
+        mtu: wanted.mtu.unwrap_or(Mtu::DEFAULT),
+        max_queues: wanted.max_queues.unwrap_or(DEFAULT_QUEUES.min(most)),
+        queue_size: wanted.queue_size.unwrap_or(default_size.min(limits.max_queue_size)),
+        num_msix: wanted.num_msix,
+        features: wanted.features.clone(),
+        transitional: *transitional,
+        sf_number: *sf_number,
+        host: host.clone(),
+    })
+}

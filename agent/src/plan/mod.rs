@@ -1,0 +1,147 @@
+//! Planning: from what is wanted and what is there, over all devices of the DPU at once, the [`Step`]s to take now and an
+//! [`Assessment`] of each device.
+//!
+//! Pure: no clock, no I/O, no memory of earlier plans. The same input gives the same plan. A plan holds only what can be
+//! done at once; what needs its result is planned from the next observation.
+
+mod budget;
+mod claims;
+mod device;
+mod dpu;
+mod function;
+mod port;
+mod representor;
+mod step;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use virtnet_crds::{DpuSpec, Reason};
+use virtnet_model::{Function, IfName, Owner, Port, SubFunction};
+
+pub use claims::Claims;
+pub use dpu::DpuAssessment;
+pub(crate) use dpu::wanted_firmware;
+pub use step::{For, Part, Removal, Step};
+
+use crate::desired::{Device, Uid};
+use crate::observe::Observed;
+
+/// All that a plan is made from.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// This DPU's name.
+    pub dpu: &'a str,
+    /// What is wanted of the DPU itself.
+    pub dpu_spec: &'a DpuSpec,
+    /// Its devices.
+    pub devices: &'a BTreeMap<Uid, Device>,
+    /// What is there.
+    pub observed: &'a Observed,
+    /// Steps under way.
+    pub busy: &'a BTreeSet<(Uid, Part)>,
+    /// Steps that failed and are not yet to be tried again, with what there is to say of them.
+    pub held: &'a BTreeMap<(Uid, Part), (Reason, String)>,
+    /// Ports that were seen to be orphans before.
+    pub suspects: &'a BTreeSet<(IfName, Owner)>,
+}
+
+/// What to do now, and how things stand.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// What to do now; removals come first. Steps of different devices don't depend on one another.
+    pub steps: Vec<Step>,
+    /// How each device stands.
+    pub devices: BTreeMap<Uid, Assessment>,
+    /// Ports that look like orphans for the first time.
+    pub suspects: BTreeSet<(IfName, Owner)>,
+    /// How the DPU itself stands.
+    pub dpu: DpuAssessment,
+}
+
+/// How one aspect of a device stands: as wanted, or why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stand {
+    /// Read back as wanted.
+    Ready,
+    /// Not as wanted.
+    Not(Reason, String),
+}
+
+impl Stand {
+    fn not(reason: Reason, message: impl Into<String>) -> Self {
+        Self::Not(reason, message.into())
+    }
+
+    /// Whether it is as wanted.
+    pub fn is_ready(&self) -> bool {
+        *self == Self::Ready
+    }
+}
+
+/// How a device stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assessment {
+    /// The function.
+    pub function: Stand,
+    /// The representor.
+    pub representor: Stand,
+    /// The port; `None` where none is wanted.
+    pub port: Option<Stand>,
+    /// What waits for a person.
+    pub pending: Option<(Reason, String)>,
+    /// The function that was found.
+    pub found: Option<Function>,
+    /// The representor's SF.
+    pub sf: Option<SubFunction>,
+    /// The port that was found.
+    pub found_port: Option<Port>,
+}
+
+impl Assessment {
+    /// Every aspect waits for the same thing.
+    fn all(reason: Reason, message: &str, has_port: bool) -> Self {
+        let stand = Stand::not(reason, message);
+        Self {
+            function: stand.clone(),
+            representor: stand.clone(),
+            port: has_port.then_some(stand),
+            pending: None,
+            found: None,
+            sf: None,
+            found_port: None,
+        }
+    }
+
+    /// The first aspect that is not as wanted; `Ready` where all are.
+    pub fn overall(&self) -> &Stand {
+        [Some(&self.function), Some(&self.representor), self.port.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|stand| !stand.is_ready())
+            .unwrap_or(&Stand::Ready)
+    }
+}
+
+/// Makes the plan.
+pub fn plan(input: &Input<'_>) -> Plan {
+    let state = input.observed.controller.as_ref().ok();
+    let claims = Claims::decide(input.devices, state);
+    let mut plan = Plan::default();
+    let mut budget = budget::Budget::new(input, &claims);
+    for device in claims.order.iter().copied() {
+        let assessment = device::plan(input, &claims, device, &mut budget, &mut plan.steps);
+        plan.devices.insert(device.uid.clone(), assessment);
+    }
+    port::plan_orphans(input, &claims, &mut plan);
+    plan.dpu = dpu::plan(input, &claims, &mut plan.steps);
+    plan.steps.sort_by_key(|step| match step {
+        Step::RemovePort { .. } => 0,
+        Step::Unplug { .. } => 1,
+        Step::Release { .. } => 2,
+        Step::Register { .. } => 3,
+        Step::Modify { .. } | Step::Hotplug { .. } => 4,
+        Step::SetNumVfs { .. } | Step::SetFirmware { .. } => 5,
+        Step::SetLink { .. } | Step::SetPort { .. } => 6,
+    });
+    plan
+}

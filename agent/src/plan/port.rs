@@ -1,0 +1,159 @@
+//! The OVS port of a device, and ports of ours that no device has any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use virtnet_crds::Reason;
+use virtnet_model::{IfName, Owner, Port, PortSettings, SubFunction, SwitchState};
+
+use super::{Claims, For, Input, Part, Plan, Removal, Stand, Step};
+use crate::desired::{Device, Uid, WantedPort};
+
+impl For {
+    pub(super) fn device(device: &Device) -> Self {
+        Self { uid: device.uid.clone(), key: device.key.clone() }
+    }
+}
+
+/// The marks of this device's port.
+fn owner(input: &Input<'_>, device: &Device) -> Owner {
+    Owner { dpu: input.dpu.to_owned(), device: device.key.to_string(), uid: device.uid.to_string() }
+}
+
+/// Ports that bear this device's marks.
+pub(super) fn ports_of<'s>(
+    input: &Input<'_>,
+    device: &Device,
+    switch: &'s SwitchState,
+) -> impl Iterator<Item = (&'s IfName, &'s Port)> {
+    let (dpu, uid) = (input.dpu.to_owned(), device.uid.to_string());
+    switch
+        .ports
+        .iter()
+        .filter(move |(_, port)| port.owner().is_some_and(|owner| owner.dpu == dpu && owner.uid == uid))
+}
+
+/// Takes away the device's ports but the one named `keep`. Says whether any is still there.
+pub(super) fn remove_others(
+    input: &Input<'_>,
+    device: &Device,
+    keep: Option<&IfName>,
+    why: Removal,
+    steps: &mut Vec<Step>,
+) -> bool {
+    let Ok(switch) = &input.observed.switch else { return true };
+    let busy = input.busy.contains(&(device.uid.clone(), Part::Port));
+    let mut any = false;
+    for (name, port) in ports_of(input, device, switch).filter(|(name, _)| Some(*name) != keep) {
+        any = true;
+        if let (false, Some(owner)) = (busy, port.owner()) {
+            steps.push(Step::RemovePort {
+                device: Some(For::device(device)),
+                name: name.clone(),
+                owner,
+                why,
+            });
+        }
+    }
+    any
+}
+
+/// Brings the device's port to what is wanted.
+pub(super) fn plan(
+    input: &Input<'_>,
+    device: &Device,
+    wanted: &WantedPort,
+    sf: &SubFunction,
+    steps: &mut Vec<Step>,
+) -> (Stand, Option<Port>) {
+    let switch = match &input.observed.switch {
+        Ok(switch) => switch,
+        Err(error) => return (Stand::not(Reason::SwitchUnavailable, error), None),
+    };
+    let name = &sf.representor;
+    let found = switch.ports.get(name);
+    let settings = PortSettings {
+        bridge: wanted.bridge.clone(),
+        interface_type: wanted.interface_type.clone(),
+        tag: wanted.tag,
+        trunks: wanted.trunks.clone(),
+        external_ids: wanted.external_ids.clone(),
+        owner: owner(input, device),
+    };
+    if let Some(stranger) = found.filter(|port| !may_take(input, device, port)) {
+        let whose = stranger.owner().map_or_else(|| "someone else".to_owned(), |owner| owner.to_string());
+        let message =
+            format!("port {name} on bridge {} belongs to {whose} and is left alone", stranger.bridge);
+        return (Stand::not(Reason::PortConflict, message), None);
+    }
+    let ours = found.filter(|port| port.owner().is_some_and(|owner| owner == settings.owner));
+    if !switch.bridges.contains(&wanted.bridge) {
+        let message = format!("there is no bridge {}: make it with ovs-vsctl add-br {0}", wanted.bridge);
+        return (Stand::not(Reason::BridgeNotFound, message), ours.cloned());
+    }
+    if let Some(port) = ours.filter(|port| port.matches(&settings)) {
+        let stand = if port.is_attached() {
+            Stand::Ready
+        } else {
+            match &port.error {
+                Some(error) => {
+                    Stand::not(Reason::PortError, format!("Open vSwitch could not attach {name}: {error}"))
+                }
+                None => Stand::not(Reason::Applying, format!("waiting for Open vSwitch to attach {name}")),
+            }
+        };
+        return (stand, Some(port.clone()));
+    }
+    let key = (device.uid.clone(), Part::Port);
+    if let Some((reason, message)) = input.held.get(&key) {
+        return (Stand::not(*reason, message), ours.cloned());
+    }
+    if !input.busy.contains(&key) && device.finalizer {
+        steps.push(Step::SetPort { device: For::device(device), name: name.clone(), settings });
+    }
+    let message = format!("putting {name} on bridge {}", wanted.bridge);
+    (Stand::not(Reason::Applying, message), ours.cloned())
+}
+
+/// Whether the port on this device's representor is this device's to set: it is marked as its own, as that of an
+/// earlier object on this DPU (the representor is ours now, so the mark is stale), never someone else's.
+fn may_take(input: &Input<'_>, device: &Device, port: &Port) -> bool {
+    port.owner().is_some_and(|owner| {
+        owner.dpu == input.dpu
+            && (owner.uid == device.uid.as_str()
+                || !input.devices.contains_key(&Uid::from(owner.uid.as_str())))
+    })
+}
+
+/// Ports of ours whose device is gone: suspects when seen first, removed when seen again.
+pub(super) fn plan_orphans(input: &Input<'_>, claims: &Claims<'_>, plan: &mut Plan) {
+    let (Ok(switch), Ok(state)) = (&input.observed.switch, &input.observed.controller) else { return };
+    // A port on the representor of a device's function is never an orphan: that device adopts it, or keeps it by.
+    let live: BTreeSet<&IfName> = claims
+        .order
+        .iter()
+        .filter_map(|device| claims.function(device, state))
+        .filter_map(|function| function.sf.as_ref())
+        .map(|sf| &sf.representor)
+        .collect();
+    let orphans: BTreeMap<&IfName, Owner> = switch
+        .ports
+        .iter()
+        .filter(|(name, _)| !live.contains(name))
+        .filter_map(|(name, port)| Some((name, port.owner()?)))
+        .filter(|(_, owner)| {
+            owner.dpu == input.dpu && !input.devices.contains_key(&Uid::from(owner.uid.as_str()))
+        })
+        .collect();
+    for (name, owner) in orphans {
+        let seen = (name.clone(), owner.clone());
+        if input.suspects.contains(&seen) {
+            plan.steps.push(Step::RemovePort {
+                device: None,
+                name: name.clone(),
+                owner,
+                why: Removal::Orphan,
+            });
+        }
+        plan.suspects.insert(seen);
+    }
+}

@@ -1,0 +1,50 @@
+//! The representor of a device's SF: admin state and MTU, only where name and `phys_port_name` agree.
+
+use virtnet_crds::Reason;
+use virtnet_model::{LinkChange, SubFunction};
+
+use super::{For, Input, Part, Stand, Step};
+use crate::desired::{Device, Wanted};
+
+pub(super) fn plan(
+    input: &Input<'_>,
+    device: &Device,
+    wanted: &Wanted,
+    sf: &SubFunction,
+    steps: &mut Vec<Step>,
+) -> Stand {
+    let links = match &input.observed.links {
+        Ok(links) => links,
+        Err(error) => return Stand::not(Reason::LinksUnavailable, error),
+    };
+    let Some(link) = links.get(&sf.representor) else {
+        let message = format!("waiting for the representor {} to appear", sf.representor);
+        return Stand::not(Reason::RepresentorAbsent, message);
+    };
+    if !link.represents(sf) {
+        let message = format!(
+            "{} is left alone: its phys_port_name is {}, that of SF {} is {}",
+            sf.representor,
+            link.phys_port_name.as_deref().unwrap_or("not set"),
+            sf.number,
+            sf.phys_port_name()
+        );
+        return Stand::not(Reason::RepresentorMismatch, message);
+    }
+    let change = LinkChange {
+        up: (link.up != wanted.up).then_some(wanted.up),
+        mtu: wanted.mtu.filter(|mtu| link.mtu != u32::from(*mtu)),
+    };
+    if change == LinkChange::default() {
+        return Stand::Ready;
+    }
+    let key = (device.uid.clone(), Part::Representor);
+    if let Some((reason, message)) = input.held.get(&key) {
+        return Stand::not(*reason, message);
+    }
+    if !input.busy.contains(&key) && device.finalizer {
+        steps.push(Step::SetLink { device: For::device(device), sf: sf.clone(), change });
+    }
+    let reason = if change.up == Some(true) { Reason::RepresentorDown } else { Reason::Applying };
+    Stand::not(reason, format!("setting {} to {change}", sf.representor))
+}

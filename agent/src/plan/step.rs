@@ -1,0 +1,260 @@
+//! A [`Step`]: one thing to do, with the sentence that logs, dry runs and Events say of it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use virtnet_model::{
+    Change, EswitchPort, FirmwareValues, HotplugRequest, IfName, LinkChange, Mac, Owner, PfId, PortSettings,
+    SubFunction, Target,
+};
+
+use crate::desired::{DeviceKey, Uid};
+
+/// The device that a step is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct For {
+    /// Its uid.
+    pub uid: Uid,
+    /// Its namespace and name.
+    pub key: DeviceKey,
+}
+
+/// One thing to do to the API, the controller, the switch, the links, the firmware or the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Put our finalizer on the object, and note the MACs that its function may bear, before anything is made.
+    Register {
+        /// Whose.
+        device: For,
+        /// The MACs to note; none for static PFs and VFs.
+        macs: BTreeSet<Mac>,
+    },
+    /// Take our finalizer off the object: nothing of it is left on the DPU.
+    Release {
+        /// Whose.
+        device: For,
+    },
+    /// Take a port of ours off the switch.
+    RemovePort {
+        /// Whose it is, where its object is still there.
+        device: Option<For>,
+        /// The port's name.
+        name: IfName,
+        /// Whose marks it must bear.
+        owner: Owner,
+        /// Why it goes.
+        why: Removal,
+    },
+    /// Unplug a hot-plugged function.
+    Unplug {
+        /// Whose.
+        device: For,
+        /// Which function.
+        target: Target,
+        /// Why it goes.
+        why: Removal,
+        /// A driver has it in use.
+        in_use: bool,
+    },
+    /// Plug a function.
+    Hotplug {
+        /// Whose.
+        device: For,
+        /// With which values.
+        request: HotplugRequest,
+    },
+    /// Change a function's settings, or those that a VF will be made with.
+    Modify {
+        /// Whose.
+        device: For,
+        /// Which function.
+        target: Target,
+        /// To which values.
+        change: Change,
+    },
+    /// Set a representor's admin state and MTU.
+    SetLink {
+        /// Whose.
+        device: For,
+        /// The SF whose representor it is.
+        sf: SubFunction,
+        /// To which values.
+        change: LinkChange,
+    },
+    /// Make a port, or bring ours to its settings.
+    SetPort {
+        /// Whose.
+        device: For,
+        /// The port's name.
+        name: IfName,
+        /// How it shall be.
+        settings: PortSettings,
+    },
+    /// Write a PF's `sriov_numvfs` on the host.
+    SetNumVfs {
+        /// The static PF.
+        pf: PfId,
+        /// How many VFs.
+        num_vfs: u16,
+    },
+    /// Set firmware values for the next cold boot.
+    SetFirmware {
+        /// Of which port's device.
+        port: EswitchPort,
+        /// The values.
+        values: FirmwareValues,
+    },
+}
+
+/// Why something is taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// The object is being deleted.
+    Deleted,
+    /// The spec no longer wants it.
+    NotWanted,
+    /// The device has another function now, with another representor.
+    Moved,
+    /// It is ours and no object is there any more.
+    Orphan,
+    /// To be made again with other values.
+    Replug,
+}
+
+impl fmt::Display for Removal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deleted => "the device is being deleted",
+            Self::NotWanted => "it is no longer wanted",
+            Self::Moved => "the device has another representor",
+            Self::Orphan => "its device is gone",
+            Self::Replug => "to plug it again with other values",
+        })
+    }
+}
+
+/// Which part of the system a step changes. Steps of one device and part never run at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The object in the API.
+    Object,
+    /// The function.
+    Function,
+    /// The representor.
+    Representor,
+    /// The port.
+    Port,
+    /// Host or firmware: no device's.
+    Dpu,
+}
+
+impl Step {
+    /// The device that it is for.
+    pub fn device(&self) -> Option<&For> {
+        match self {
+            Self::Register { device, .. }
+            | Self::Release { device }
+            | Self::Unplug { device, .. }
+            | Self::Hotplug { device, .. }
+            | Self::Modify { device, .. }
+            | Self::SetLink { device, .. }
+            | Self::SetPort { device, .. } => Some(device),
+            Self::RemovePort { device, .. } => device.as_ref(),
+            Self::SetNumVfs { .. } | Self::SetFirmware { .. } => None,
+        }
+    }
+
+    /// Which part it changes.
+    pub fn part(&self) -> Part {
+        match self {
+            Self::Register { .. } | Self::Release { .. } => Part::Object,
+            Self::Unplug { .. } | Self::Hotplug { .. } | Self::Modify { .. } => Part::Function,
+            Self::SetLink { .. } => Part::Representor,
+            Self::RemovePort { .. } | Self::SetPort { .. } => Part::Port,
+            Self::SetNumVfs { .. } | Self::SetFirmware { .. } => Part::Dpu,
+        }
+    }
+
+    /// The reason of the Event that tells of it.
+    pub fn event_reason(&self) -> &'static str {
+        match self {
+            Self::Register { .. } => "Registered",
+            Self::Release { .. } => "Released",
+            Self::RemovePort { .. } => "PortRemoved",
+            Self::Unplug { .. } => "Unplugged",
+            Self::Hotplug { .. } => "Plugged",
+            Self::Modify { .. } => "Modified",
+            Self::SetLink { .. } => "RepresentorSet",
+            Self::SetPort { .. } => "PortSet",
+            Self::SetNumVfs { .. } => "VfsSet",
+            Self::SetFirmware { .. } => "FirmwareSet",
+        }
+    }
+
+    /// What traffic or driver it disturbs, for a person who reads the plan; `None`: nothing that is in service.
+    pub fn disturbs(&self) -> Option<String> {
+        match self {
+            Self::Unplug { target, in_use: true, .. } => Some(format!("the host's driver loses {target}")),
+            Self::RemovePort { name, owner, .. } => {
+                Some(format!("traffic of {} through {name} ends", owner.device))
+            }
+            Self::SetLink { sf, change: LinkChange { up: Some(false), .. }, .. } => {
+                Some(format!("the driver behind {} sees its link go down", sf.representor))
+            }
+            Self::SetNumVfs { pf, .. } => Some(format!("the VFs that PF {pf} has now are made anew")),
+            Self::Register { .. }
+            | Self::Release { .. }
+            | Self::Unplug { .. }
+            | Self::Hotplug { .. }
+            | Self::Modify { .. }
+            | Self::SetLink { .. }
+            | Self::SetPort { .. }
+            | Self::SetFirmware { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Register { device, macs } if macs.is_empty() => write!(f, "register {}", device.key),
+            Self::Register { device, macs } => {
+                let macs: Vec<_> = macs.iter().map(ToString::to_string).collect();
+                write!(f, "register {} with MAC {}", device.key, macs.join(" and "))
+            }
+            Self::Release { device } => write!(f, "release {}", device.key),
+            Self::RemovePort { name, owner, why, .. } => {
+                write!(f, "remove OVS port {name} of {}: {why}", owner.device)
+            }
+            Self::Unplug { device, target, why, .. } => write!(f, "unplug {target} of {}: {why}", device.key),
+            Self::Hotplug { device, request } => {
+                let HotplugRequest {
+                    uplink, mac, mtu, max_queues, queue_size, transitional, sf_number, ..
+                } = request;
+                let kind = if *transitional { "a transitional function" } else { "a function" };
+                write!(
+                    f,
+                    "plug {kind} for {} on {uplink}: MAC {mac}, MTU {mtu}, {max_queues} queues of {queue_size}",
+                    device.key
+                )?;
+                sf_number.map_or(Ok(()), |number| write!(f, ", SF {number}"))
+            }
+            Self::Modify { device, target, change } if change.is_empty() => {
+                write!(f, "take back the settings kept for {target} of {}", device.key)
+            }
+            Self::Modify { device, target, change } => write!(f, "set {target} of {}: {change}", device.key),
+            Self::SetLink { device, sf, change } => {
+                write!(f, "set representor {} of {}: {change}", sf.representor, device.key)
+            }
+            Self::SetPort { device, name, settings } => {
+                write!(f, "put {name} of {} on bridge {}", device.key, settings.bridge)?;
+                settings.tag.map_or(Ok(()), |tag| write!(f, ", tag {tag}"))
+            }
+            Self::SetNumVfs { pf, num_vfs } => write!(f, "set sriov_numvfs of PF {pf} to {num_vfs}"),
+            Self::SetFirmware { port, values } => {
+                let values: Vec<_> = values.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                write!(f, "set firmware of {port} for the next cold boot: {}", values.join(" "))
+            }
+        }
+    }
+}
