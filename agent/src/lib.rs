@@ -1,1 +1,28 @@
 //! The agent of one DPU: observe, plan, execute, report.
+
+mod agent;
+mod api;
+mod busy;
+mod clock;
+mod desired;
+mod devices;
+mod dpu_object;
+mod events;
+mod execute;
+pub mod http;
+mod lease;
+mod metrics;
+mod observe;
+mod plan;
+mod reconciler;
+mod report;
+mod retry;
+mod status;
+mod suspects;
+
+pub use agent::{Config, LEASE_NAMESPACE, run};
+pub use clock::Clock;
+pub use desired::*;
+pub use metrics::Metrics;
+pub use observe::*;
+pub use plan::*;

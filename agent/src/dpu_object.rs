@@ -1,0 +1,366 @@
+//! The `Dpu` object: made at start if absent, kept from deletion while devices are bound, its status written at most once
+//! a second.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use json_patch::Patch as JsonPatch;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+use tokio::time::Instant;
+use virtnet_crds::conditions::{
+    self, FIRMWARE_CONFIGURED, Finding, READY, REBOOT_REQUIRED, RESTART_REQUIRED, Status, UPDATING,
+};
+use virtnet_crds::{
+    API_VERSION, Allocated, BOUND_FINALIZER, Capacity, Dpu, DpuSpec, DpuStatus, FirmwarePortStatus,
+    FirmwareStatus, Generation, PfVfs, Port, PortSfs, Reason, UndeclaredFunction, Versions, manager,
+};
+use virtnet_model::{ControllerState, EswitchPort, FirmwareState, Function, FunctionKind, Limits};
+
+use crate::api::finalizer_removal;
+use crate::clock::Clock;
+use crate::observe::Observed;
+use crate::plan::DpuAssessment;
+use crate::plan::wanted_firmware;
+use crate::status::function_type;
+
+/// The least time between two writes of the status.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The object as last seen, and when its status was last written.
+#[derive(Debug, Default)]
+pub(crate) struct DpuObject {
+    object: Option<Dpu>,
+    seen: bool,
+    made: bool,
+    writing: bool,
+    written_at: Option<Instant>,
+}
+
+/// What to write next.
+#[derive(Clone, Debug)]
+pub(crate) enum Write {
+    /// Make the object.
+    Create,
+    /// Put our finalizer on it.
+    Hold(Box<Dpu>),
+    /// Take our finalizer off it: it is being deleted and nothing is bound.
+    Release(Box<Dpu>),
+    /// Write its status.
+    Status(Box<Dpu>, Box<DpuStatus>),
+}
+
+impl DpuObject {
+    /// The object's spec; empty before it is there.
+    pub(crate) fn spec(&self) -> DpuSpec {
+        self.object.as_ref().map(|object| object.spec.clone()).unwrap_or_default()
+    }
+
+    /// The object as last seen.
+    pub(crate) fn object(&self) -> Option<&Dpu> {
+        self.object.as_ref()
+    }
+
+    /// Takes in what the watch tells: the object, or that there is none.
+    pub(crate) fn watched(&mut self, object: Option<Dpu>) {
+        self.seen = true;
+        self.object = object;
+    }
+
+    /// Takes in the answer to a write.
+    pub(crate) fn written(&mut self, object: Option<Dpu>, now: Instant) {
+        self.writing = false;
+        self.written_at = Some(now);
+        if let Some(object) = object {
+            self.made = true;
+            self.object = Some(object);
+        }
+    }
+
+    /// Decides what to write now, if anything; or when to look again.
+    pub(crate) fn next(
+        &mut self,
+        status: impl FnOnce(&DpuStatus, i64) -> DpuStatus,
+        bound: usize,
+        now: Instant,
+    ) -> Result<Write, Option<Instant>> {
+        if self.writing || !self.seen {
+            return Err(None);
+        }
+        let write = match &self.object {
+            // Once it was there it is not made again: whoever deletes it means it.
+            None if self.made => return Err(None),
+            None => Write::Create,
+            Some(object) => {
+                self.made = true;
+                let held = object.finalizers().iter().any(|finalizer| finalizer == BOUND_FINALIZER);
+                match (object.metadata.deletion_timestamp.is_some(), held) {
+                    (true, true) if bound == 0 => Write::Release(Box::new(object.clone())),
+                    (false, false) => Write::Hold(Box::new(object.clone())),
+                    (true, _) | (false, true) => {
+                        let before = object.status.clone().unwrap_or_default();
+                        let status = status(&before, object.metadata.generation.unwrap_or_default());
+                        if status == before {
+                            return Err(None);
+                        }
+                        Write::Status(Box::new(object.clone()), Box::new(status))
+                    }
+                }
+            }
+        };
+        if let Some(at) = self.written_at.map(|at| at + INTERVAL).filter(|at| *at > now) {
+            return Err(Some(at));
+        }
+        self.writing = true;
+        Ok(write)
+    }
+}
+
+/// Makes the write.
+pub(crate) async fn write(client: Client, name: String, write: Write) -> kube::Result<Dpu> {
+    let api: Api<Dpu> = Api::all(client);
+    match write {
+        Write::Create => {
+            let object = Dpu {
+                metadata: ObjectMeta {
+                    name: Some(name),
+                    finalizers: Some(vec![BOUND_FINALIZER.into()]),
+                    ..ObjectMeta::default()
+                },
+                spec: DpuSpec::default(),
+                status: None,
+            };
+            let params = PostParams { field_manager: Some(manager::AGENT.into()), ..PostParams::default() };
+            api.create(&params, &object).await
+        }
+        Write::Hold(object) => {
+            patch(&api, &name, crate::api::finalizer_addition(&object.metadata, BOUND_FINALIZER)).await
+        }
+        Write::Release(object) => {
+            patch(&api, &name, finalizer_removal(&object.metadata, BOUND_FINALIZER)).await
+        }
+        Write::Status(object, status) => {
+            let body = json!({
+                "apiVersion": API_VERSION,
+                "kind": "Dpu",
+                "metadata": {
+                    "name": name,
+                    "uid": object.metadata.uid,
+                    "resourceVersion": object.metadata.resource_version,
+                },
+                "status": status,
+            });
+            api.patch_status(&name, &PatchParams::apply(manager::AGENT), &Patch::Apply(body)).await
+        }
+    }
+}
+
+async fn patch(api: &Api<Dpu>, name: &str, patch: JsonPatch) -> kube::Result<Dpu> {
+    let params = PatchParams { field_manager: Some(manager::AGENT.into()), ..PatchParams::default() };
+    api.patch(name, &params, &Patch::<()>::Json(patch)).await
+}
+
+/// The status of the Dpu. `before` lends the conditions their times of transition, and what can't be read now.
+pub(crate) fn dpu_status(
+    observed: &Observed,
+    assessment: &DpuAssessment,
+    spec: &DpuSpec,
+    before: &DpuStatus,
+    generation: i64,
+    clock: &Clock,
+) -> DpuStatus {
+    let state = observed.controller.as_ref().ok();
+    let firmware = observed.firmware.as_ref().ok();
+    DpuStatus {
+        observed_generation: generation,
+        conditions: conditions::merge(
+            &before.conditions,
+            findings(observed, assessment, spec),
+            generation,
+            &Time(clock.now()),
+        ),
+        versions: Some(Versions {
+            controller: state
+                .map(|state| state.version.clone())
+                .or_else(|| before.versions.clone()?.controller),
+            agent: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            firmware: None,
+        }),
+        generation: state.map(|state| generation_of(&state.limits)).or(before.generation),
+        capacity: state.map(|state| capacity(&state.limits)).or_else(|| before.capacity.clone()),
+        allocated: state.map(allocated).or_else(|| before.allocated.clone()),
+        undeclared: state.map_or_else(|| before.undeclared.clone(), |state| undeclared(state, assessment)),
+        firmware: firmware.map(firmware_status).or_else(|| before.firmware.clone()),
+    }
+}
+
+fn findings(observed: &Observed, assessment: &DpuAssessment, spec: &DpuSpec) -> Vec<Finding> {
+    let trouble = [
+        (Reason::ControllerUnavailable, observed.controller.as_ref().err()),
+        (Reason::SwitchUnavailable, observed.switch.as_ref().err()),
+        (Reason::LinksUnavailable, observed.links.as_ref().err()),
+    ]
+    .into_iter()
+    .find_map(|(reason, error)| Some((reason, error?.clone())))
+    .or_else(|| {
+        (!assessment.sriov_waits.is_empty())
+            .then(|| (Reason::SriovPending, assessment.sriov_waits.join("; ")))
+    });
+    let (reason, message) = trouble.unwrap_or((Reason::Ready, "controller, switch and links answer".into()));
+    let mut findings = vec![Finding::new(READY, reason, message.clone())];
+    findings.extend(Finding::kstatus(reason, &message));
+    let state = observed.controller.as_ref().ok();
+    if let Some(what) = state.and_then(|state| state.restart_required.clone()) {
+        findings.push(abnormal(RESTART_REQUIRED, Reason::RestartPending, what));
+    }
+    if state.is_some_and(|state| state.updating) {
+        findings.push(abnormal(
+            UPDATING,
+            Reason::ControllerUpdating,
+            "a live update of the controller is running".into(),
+        ));
+    }
+    let Ok(firmware) = &observed.firmware else { return findings };
+    let pending: Vec<_> = firmware
+        .iter()
+        .flat_map(|(port, state)| {
+            pending_values(state).map(move |(key, value)| format!("{port} {key}={value}"))
+        })
+        .collect();
+    if !pending.is_empty() {
+        let message = format!("cold boot the host for {} to take effect", pending.join(", "));
+        findings.push(abnormal(REBOOT_REQUIRED, Reason::ColdBootPending, message));
+    }
+    findings.extend(firmware_configured(firmware, assessment, spec));
+    findings
+}
+
+/// A condition that is present only while something is out of the ordinary.
+fn abnormal(type_: &'static str, reason: Reason, message: String) -> Finding {
+    Finding { type_, status: Status::True, reason, message }
+}
+
+/// Whether the wanted firmware values are in force; nothing where none are wanted.
+fn firmware_configured(
+    firmware: &BTreeMap<EswitchPort, FirmwareState>,
+    assessment: &DpuAssessment,
+    spec: &DpuSpec,
+) -> Option<Finding> {
+    let wanted = wanted_firmware(spec);
+    if wanted.is_empty() {
+        return None;
+    }
+    if !assessment.firmware_differs.is_empty() {
+        let list: Vec<_> = assessment
+            .firmware_differs
+            .iter()
+            .flat_map(|(port, values)| values.iter().map(move |(key, value)| format!("{port} {key}={value}")))
+            .collect();
+        let message = format!("wanted and not set for the next boot: {}", list.join(", "));
+        return Some(Finding::new(FIRMWARE_CONFIGURED, Reason::FirmwareDiffers, message));
+    }
+    let in_force = wanted.iter().all(|(port, values)| {
+        values
+            .iter()
+            .all(|(key, value)| firmware.get(port).and_then(|state| state.current.get(key)) == Some(value))
+    });
+    Some(if in_force {
+        Finding::new(FIRMWARE_CONFIGURED, Reason::Ready, "the wanted values are in force")
+    } else {
+        Finding::new(
+            FIRMWARE_CONFIGURED,
+            Reason::ColdBootPending,
+            "the wanted values take effect at the next cold boot",
+        )
+    })
+}
+
+fn generation_of(limits: &Limits) -> Generation {
+    match limits.generation {
+        virtnet_model::Generation::Guide => Generation::Guide,
+        virtnet_model::Generation::Later => Generation::Later,
+    }
+}
+
+fn api_port(port: EswitchPort) -> Port {
+    match port {
+        EswitchPort::P0 => Port::P0,
+        EswitchPort::P1 => Port::P1,
+    }
+}
+
+fn capacity(limits: &Limits) -> Capacity {
+    Capacity {
+        hotplug_slots: u32::from(limits.hotplug_slots),
+        sfs: limits
+            .sfs
+            .iter()
+            .map(|(port, sfs)| PortSfs { port: api_port(*port), count: sfs.total })
+            .collect(),
+        vfs: (0..limits.static_pfs).map(|pf| PfVfs { pf, count: u32::from(limits.vfs_per_pf) }).collect(),
+        msix: u32::from(limits.pf_msix),
+    }
+}
+
+fn allocated(state: &ControllerState) -> Allocated {
+    let count = |wanted: &dyn Fn(&Function) -> bool| {
+        u32::try_from(state.functions.values().filter(|function| wanted(function)).count())
+            .unwrap_or(u32::MAX)
+    };
+    Allocated {
+        hotplug_slots: count(&|function| function.kind == FunctionKind::HotPlug),
+        sfs: state
+            .limits
+            .sfs
+            .iter()
+            .map(|(port, sfs)| PortSfs { port: api_port(*port), count: sfs.used + sfs.foreign })
+            .collect(),
+        vfs: (0..state.limits.static_pfs)
+            .map(|pf| PfVfs {
+                pf,
+                count: count(&|function| function.id.vf.is_some() && function.id.pf.get() == pf),
+            })
+            .collect(),
+        msix: state.functions.values().map(|function| u32::from(function.num_msix)).sum(),
+    }
+}
+
+fn undeclared(state: &ControllerState, assessment: &DpuAssessment) -> Vec<UndeclaredFunction> {
+    /// What the schema bounds the list to.
+    const MOST: usize = 1024;
+    assessment
+        .undeclared
+        .iter()
+        .filter_map(|id| state.functions.get(id))
+        .take(MOST)
+        .map(|function| UndeclaredFunction {
+            vuid: function.vuid.to_string(),
+            type_: function_type(function.kind),
+            pf: Some(function.id.pf.get()),
+            vf: function.id.vf.map(virtnet_model::VfId::get),
+            bdf: function.bdf.map(|bdf| bdf.to_string()),
+            mac: Some(function.mac.to_string()),
+            representor: function.sf.as_ref().map(|sf| sf.representor.to_string()),
+        })
+        .collect()
+}
+
+/// Values of the next boot that differ from those in force.
+fn pending_values(state: &FirmwareState) -> impl Iterator<Item = (&String, &String)> {
+    state.next_boot.iter().filter(|(key, value)| state.current.get(*key) != Some(value))
+}
+
+fn firmware_status(firmware: &BTreeMap<EswitchPort, FirmwareState>) -> FirmwareStatus {
+    FirmwareStatus {
+        ports: firmware
+            .iter()
+            .map(|(port, state)| FirmwarePortStatus {
+                port: api_port(*port),
+                current: state.current.clone(),
+                next_boot: pending_values(state).map(|(key, value)| (key.clone(), value.clone())).collect(),
+            })
+            .collect(),
+    }
+}

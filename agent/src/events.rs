@@ -1,0 +1,77 @@
+//! Kubernetes Events: told in passing, by a task of their own, so that a slow API never delays the DPU.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+use virtnet_crds::manager;
+
+/// Events that wait for the API at most; those beyond are dropped, and logged.
+const WAITING: usize = 1024;
+/// The longest note that the API takes, in bytes.
+const NOTE: usize = 1024;
+
+/// Takes Events from the reconciler.
+#[derive(Clone, Debug)]
+pub(crate) struct Events {
+    queue: mpsc::Sender<(Event, ObjectReference)>,
+}
+
+/// Publishes what was taken; ends when the last [`Events`] is dropped.
+pub(crate) struct Publisher {
+    queue: mpsc::Receiver<(Event, ObjectReference)>,
+    recorder: Recorder,
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Publisher")
+    }
+}
+
+/// Both ends of the queue, reporting as the agent of this DPU.
+pub(crate) fn channel(client: Client, dpu: &str) -> (Events, Publisher) {
+    let (sender, queue) = mpsc::channel(WAITING);
+    let reporter = Reporter { controller: manager::AGENT.into(), instance: Some(dpu.to_owned()) };
+    (Events { queue: sender }, Publisher { queue, recorder: Recorder::new(client, reporter) })
+}
+
+impl Events {
+    /// What was done.
+    pub(crate) fn normal(&self, about: ObjectReference, reason: &str, note: String) {
+        self.send(EventType::Normal, about, reason, note);
+    }
+
+    /// What went wrong.
+    pub(crate) fn warning(&self, about: ObjectReference, reason: &str, note: String) {
+        self.send(EventType::Warning, about, reason, note);
+    }
+
+    fn send(&self, type_: EventType, about: ObjectReference, reason: &str, mut note: String) {
+        while note.len() > NOTE {
+            note.pop();
+        }
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note),
+            action: reason.to_owned(),
+            secondary: None,
+        };
+        if self.queue.try_send((event, about)).is_err() {
+            debug!("an Event was dropped: {WAITING} are waiting for the API");
+        }
+    }
+}
+
+impl Publisher {
+    /// Publishes until the queue is closed.
+    pub(crate) async fn run(mut self) {
+        while let Some((event, about)) = self.queue.recv().await {
+            if let Err(error) = self.recorder.publish(&event, &about).await {
+                warn!(%error, reason = event.reason, "an Event could not be published");
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Execution: one `match` on a [`Step`], no decisions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use kube::Client;
+use tokio::sync::Semaphore;
+use virtnet_crds::{Reason, VirtnetDevice};
+use virtnet_model::{ErrorKind, PartError, PortChange, Refusal};
+
+use crate::api;
+use crate::observe::{Parts, chain};
+use crate::plan::Step;
+
+/// How many calls to the controller are under way at once.
+const CONTROLLER_CALLS: usize = 16;
+/// How many writes to the API are under way at once.
+const API_CALLS: usize = 32;
+/// After this long a step is given up and planned anew from what is then there.
+const GIVE_UP: Duration = Duration::from_secs(120);
+
+/// The agent's hands, with a bound on how many things they do at once.
+#[derive(Clone)]
+pub(crate) struct Hands {
+    parts: Parts,
+    client: Client,
+    controller_calls: Arc<Semaphore>,
+    api_calls: Arc<Semaphore>,
+}
+
+/// Why a step failed, as a condition tells it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct StepError {
+    /// The condition's reason.
+    pub reason: Reason,
+    /// The condition's message.
+    pub message: String,
+    /// The object had changed meanwhile: no failure, only to be planned anew.
+    pub conflict: bool,
+}
+
+/// What came of a step.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// The step.
+    pub step: Step,
+    /// The object as the API answered, after a write of it; or why it failed.
+    pub result: Result<Option<VirtnetDevice>, StepError>,
+}
+
+impl Hands {
+    /// Hands on these parts and this API.
+    pub(crate) fn new(parts: Parts, client: Client) -> Self {
+        Self {
+            parts,
+            client,
+            controller_calls: Arc::new(Semaphore::new(CONTROLLER_CALLS)),
+            api_calls: Arc::new(Semaphore::new(API_CALLS)),
+        }
+    }
+
+    /// The permits that bound writes to the API; status writes draw on them too.
+    pub(crate) fn api_calls(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.api_calls)
+    }
+
+    /// Takes one step that is not the switch's. `object`: the device's object, for steps on it.
+    pub(crate) fn take(
+        &self,
+        step: Step,
+        object: Option<Arc<VirtnetDevice>>,
+    ) -> BoxFuture<'static, Vec<Done>> {
+        let hands = self.clone();
+        Box::pin(async move {
+            let result = match tokio::time::timeout(GIVE_UP, hands.call(&step, object.as_deref())).await {
+                Ok(result) => result,
+                Err(_) => Err(StepError {
+                    reason: Reason::StepFailed,
+                    message: format!("{step}: no answer in {} s", GIVE_UP.as_secs()),
+                    conflict: false,
+                }),
+            };
+            vec![Done { step, result }]
+        })
+    }
+
+    /// Takes all steps of the switch in one transaction.
+    pub(crate) fn take_ports(&self, steps: Vec<Step>) -> BoxFuture<'static, Vec<Done>> {
+        let hands = self.clone();
+        Box::pin(async move {
+            let changes: Vec<_> = steps.iter().filter_map(port_change).collect();
+            let results = match tokio::time::timeout(GIVE_UP, hands.parts.switch.apply(&changes)).await {
+                Ok(Ok(results)) => {
+                    results.into_iter().map(|result| result.map_err(|error| from_part(&error))).collect()
+                }
+                Ok(Err(error)) => vec![Err(from_part(&error)); steps.len()],
+                Err(_) => {
+                    let message = format!("no answer from Open vSwitch in {} s", GIVE_UP.as_secs());
+                    vec![
+                        Err(StepError { reason: Reason::SwitchUnavailable, message, conflict: false });
+                        steps.len()
+                    ]
+                }
+            };
+            steps
+                .into_iter()
+                .zip(results)
+                .map(|(step, result)| Done { step, result: result.map(|()| None) })
+                .collect()
+        })
+    }
+
+    async fn call(
+        &self,
+        step: &Step,
+        object: Option<&VirtnetDevice>,
+    ) -> Result<Option<VirtnetDevice>, StepError> {
+        match step {
+            Step::Register { macs, .. } => {
+                let _permit = self.api_calls.acquire().await;
+                let object = object.ok_or_else(|| gone(step))?;
+                api::register(&self.client, object, macs)
+                    .await
+                    .map(Some)
+                    .map_err(|error| from_api(step, &error))
+            }
+            Step::Release { .. } => {
+                let _permit = self.api_calls.acquire().await;
+                let object = object.ok_or_else(|| gone(step))?;
+                match api::release(&self.client, object).await {
+                    Ok(object) => Ok(Some(object)),
+                    Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+                    Err(error) => Err(from_api(step, &error)),
+                }
+            }
+            Step::Hotplug { request, .. } => {
+                let _permit = self.controller_calls.acquire().await;
+                done(self.parts.controller.hotplug(request).await.map(drop))
+            }
+            Step::Unplug { target, .. } => {
+                let _permit = self.controller_calls.acquire().await;
+                done(self.parts.controller.unplug(target).await)
+            }
+            Step::Modify { target, change, .. } => {
+                let _permit = self.controller_calls.acquire().await;
+                done(self.parts.controller.modify(target, change).await)
+            }
+            Step::SetLink { sf, change, .. } => done(self.parts.links.set(sf, *change).await),
+            Step::SetNumVfs { pf, num_vfs } => done(self.parts.host.set_num_vfs(*pf, *num_vfs).await),
+            Step::SetFirmware { port, values } => done(self.parts.firmware.set(*port, values).await),
+            Step::SetPort { .. } | Step::RemovePort { .. } => {
+                let mut done = self.take_ports(vec![step.clone()]).await;
+                done.pop().map_or(Ok(None), |done| done.result)
+            }
+        }
+    }
+}
+
+fn port_change(step: &Step) -> Option<PortChange> {
+    match step {
+        Step::SetPort { name, settings, .. } => {
+            Some(PortChange::Set { name: name.clone(), settings: settings.clone() })
+        }
+        Step::RemovePort { name, owner, .. } => {
+            Some(PortChange::Remove { name: name.clone(), owner: owner.clone() })
+        }
+        Step::Register { .. }
+        | Step::Release { .. }
+        | Step::Unplug { .. }
+        | Step::Hotplug { .. }
+        | Step::Modify { .. }
+        | Step::SetLink { .. }
+        | Step::SetNumVfs { .. }
+        | Step::SetFirmware { .. } => None,
+    }
+}
+
+fn done(result: Result<(), PartError>) -> Result<Option<VirtnetDevice>, StepError> {
+    result.map(|()| None).map_err(|error| from_part(&error))
+}
+
+fn gone(step: &Step) -> StepError {
+    StepError {
+        reason: Reason::StepFailed,
+        message: format!("{step}: its object could not be decoded"),
+        conflict: false,
+    }
+}
+
+fn from_api(step: &Step, error: &kube::Error) -> StepError {
+    // A JSON patch whose tests fail is answered with 422, one that comes too late with 409.
+    let conflict = matches!(error, kube::Error::Api(status) if [404, 409, 422].contains(&status.code));
+    StepError { reason: Reason::StepFailed, message: format!("{step}: {error}"), conflict }
+}
+
+fn from_part(error: &PartError) -> StepError {
+    let reason = match error.kind {
+        ErrorKind::Unavailable | ErrorKind::Failed => Reason::StepFailed,
+        ErrorKind::Refused(refusal) => reason_of(refusal),
+    };
+    StepError { reason, message: chain(error), conflict: false }
+}
+
+/// A part's refusal as a condition's reason.
+fn reason_of(refusal: Refusal) -> Reason {
+    match refusal {
+        Refusal::EmulationDisabled => Reason::EmulationDisabled,
+        Refusal::NoFreeSlot => Reason::NoFreeSlot,
+        Refusal::SfExhausted => Reason::SfExhausted,
+        Refusal::SfNumberInUse => Reason::SfNumberInUse,
+        Refusal::MacInUse => Reason::MacClaimed,
+        Refusal::NoSuchFunction | Refusal::NotHotPlugged => Reason::StepFailed,
+        Refusal::NoSuchVf => Reason::VfOutOfRange,
+        Refusal::NoSuchUplink => Reason::UplinkAbsent,
+        Refusal::DriverLoaded => Reason::DriverLoaded,
+        Refusal::MtuFixed => Reason::MtuFixed,
+        Refusal::MsixFixed => Reason::MsixFixed,
+        Refusal::QueuesAboveLimit => Reason::QueuesAboveLimit,
+        Refusal::MsixAboveLimit => Reason::MsixAboveLimit,
+        Refusal::FeatureUnsupported => Reason::FeatureUnsupported,
+        Refusal::TransitionalUnsupported => Reason::TransitionalUnsupported,
+        Refusal::Updating => Reason::ControllerUpdating,
+        Refusal::BridgeNotFound => Reason::BridgeNotFound,
+        Refusal::PortConflict => Reason::PortConflict,
+        Refusal::NoSuchLink => Reason::RepresentorAbsent,
+    }
+}
