@@ -1,0 +1,39 @@
+# What people and CI run. `make help` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+CARGO ?= cargo
+# Warnings are errors here and nowhere else, so that an editor's build is not stopped by one.
+DENY := -D warnings
+SEEDS ?= 20000
+
+.PHONY: help test check fmt lint docs unit generate soak deny
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+test: check fmt lint docs unit ## everything that decides whether a change lands
+
+check: ## are the tools here that the tests need?
+	@tests/prerequisites.sh
+
+fmt: ## is the tree formatted?
+	$(CARGO) fmt --all --check
+
+lint: ## clippy over all targets, warnings denied
+	$(CARGO) clippy --workspace --all-targets --locked -- $(DENY)
+
+docs: ## rustdoc, warnings denied
+	RUSTDOCFLAGS="$(DENY)" $(CARGO) doc --workspace --no-deps --locked
+
+unit: ## all tests
+	$(CARGO) test --workspace --locked
+
+generate: ## write what is generated: manifests/crds
+	$(CARGO) run -q -p virtnet-crds --bin crdgen
+
+soak: ## the seeded simulation over SEEDS seeds (20000); its last result is in docs/status.md
+	VIRTNET_SEEDS=$(SEEDS) $(CARGO) test --release --locked -p virtnet-tests --test simulation -- --nocapture
+
+deny: ## licences, sources and duplicates of dependencies (needs cargo-deny)
+	$(CARGO) deny --offline check bans licenses sources

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Names every tool that the tests need and that is missing, one line each, and fails if there is one.
+set -u
+missing=0
+need() { # command, what it is for, how to get it
+    if ! command -v "$1" >/dev/null 2>&1; then
+        printf 'missing: %s (%s): %s\n' "$1" "$2" "$3" >&2
+        missing=1
+    fi
+}
+need cargo 'builds everything' 'install Rust with rustup; rust-toolchain.toml names the version'
+need kubectl 'the API is tested with the real one, 1.32 or later' 'see https://kubernetes.io/docs/tasks/tools/'
+exit "$missing"
