@@ -1,0 +1,89 @@
+//! Merges an applied configuration into the live object.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::field_set::{Element, path_text};
+use super::typed::{Shape, Type, list, members};
+use crate::status::ApiError;
+
+/// The live value with what the configuration states laid over it.
+pub(crate) fn merge(schema: Type<'_>, live: &Value, config: &Value) -> Result<Value, ApiError> {
+    let merged = overlay(schema, Some(live), Some(config), &mut Vec::new())?;
+    Ok(merged.unwrap_or_else(|| Value::Object(Map::new())))
+}
+
+fn overlay(
+    schema: Type<'_>,
+    live: Option<&Value>,
+    config: Option<&Value>,
+    path: &mut Vec<Element>,
+) -> Result<Option<Value>, ApiError> {
+    let Some(config) = config else { return Ok(live.cloned()) };
+    match schema.shape(config) {
+        Shape::Granular => {
+            let stated = members(Some(config));
+            if stated.is_none_or(Map::is_empty) && members(live).is_none_or(Map::is_empty) {
+                return Ok(Some(config.clone()));
+            }
+            let mut merged = members(live).cloned().unwrap_or_default();
+            for (name, value) in stated.into_iter().flatten() {
+                path.push(Element::Field(name.clone()));
+                let member = overlay(schema.field(name), merged.get(name), Some(value), path)?;
+                path.pop();
+                if let Some(member) = member {
+                    merged.insert(name.clone(), member);
+                }
+            }
+            Ok(Some(Value::Object(merged)))
+        }
+        Shape::Set | Shape::Keyed => {
+            let live = schema.items(list(live), path)?;
+            let stated = schema.items(list(Some(config)), path)?;
+            let items = interleave(schema, &live, &stated, path)?;
+            Ok(Some(Value::Array(items)))
+        }
+        Shape::Leaf => Ok(Some(config.clone())),
+    }
+}
+
+/// Items of both lists: those stated in their order, each of the others after the live item that it followed.
+fn interleave(
+    schema: Type<'_>,
+    live: &[(Element, &Value)],
+    stated: &[(Element, &Value)],
+    path: &mut Vec<Element>,
+) -> Result<Vec<Value>, ApiError> {
+    let mut wanted: BTreeMap<&Element, &Value> = BTreeMap::new();
+    for (element, item) in stated {
+        if wanted.insert(element, item).is_some() {
+            let path = path_text(path);
+            return Err(ApiError::bad_request(format!("{path}: duplicate entries for key {element}")));
+        }
+    }
+    let held: BTreeMap<&Element, &Value> =
+        live.iter().rev().map(|(element, item)| (element, *item)).collect();
+
+    let mut merged = Vec::with_capacity(live.len().max(stated.len()));
+    let mut left = live.iter().peekable();
+    let mut taken: Vec<&Element> = Vec::new();
+    for (element, item) in stated {
+        // Items of others that stand before this one in the live list stay before it.
+        if held.contains_key(element) && !taken.contains(&element) {
+            while let Some((next, other)) = left.next_if(|(next, _)| next != element) {
+                if wanted.contains_key(next) {
+                    taken.push(next);
+                } else {
+                    merged.push((*other).clone());
+                }
+            }
+            left.next_if(|(next, _)| next == element);
+        }
+        path.push(element.clone());
+        merged.extend(overlay(schema.item(), held.get(element).copied(), Some(item), path)?);
+        path.pop();
+    }
+    merged.extend(left.filter(|(next, _)| !wanted.contains_key(next)).map(|(_, other)| (*other).clone()));
+    Ok(merged)
+}
