@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use virtnet_crds::{API_VERSION, FUNCTION_FINALIZER, VirtnetDevice, VirtnetDeviceStatus, manager};
 use virtnet_model::Mac;
 
-use crate::desired::MACS_ANNOTATION;
+use crate::desired::{DeviceKey, MACS_ANNOTATION};
 
 /// Puts our finalizer on the object and notes the MACs, in one write, if the object is still the one that was seen.
 pub(crate) async fn register(
@@ -55,6 +55,11 @@ pub(crate) async fn apply_status(
 pub(crate) fn is_held_by_liveness(refusal: &Status) -> bool {
     let causes = refusal.details.iter().flat_map(|details| &details.causes);
     refusal.code == 409 && causes.into_iter().any(|cause| cause.message.contains(manager::LIVENESS))
+}
+
+/// The object of this name, if there is one.
+pub(crate) async fn get(client: &Client, key: &DeviceKey) -> kube::Result<Option<VirtnetDevice>> {
+    Api::namespaced(client.clone(), &key.namespace).get_opt(&key.name).await
 }
 
 fn api(client: &Client, object: &VirtnetDevice) -> Api<VirtnetDevice> {

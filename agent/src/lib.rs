@@ -14,6 +14,7 @@ mod lease;
 mod metrics;
 mod observe;
 mod plan;
+pub mod preview;
 mod reconciler;
 mod report;
 mod retry;

@@ -58,6 +58,14 @@ impl Parts {
     }
 }
 
+impl Observed {
+    /// Whether every part could be read.
+    pub fn is_complete(&self) -> bool {
+        let Self { controller, switch, links, firmware, host } = self;
+        controller.is_ok() && switch.is_ok() && links.is_ok() && firmware.is_ok() && host.is_ok()
+    }
+}
+
 /// An error and its causes on one line.
 pub(crate) fn chain(error: &PartError) -> String {
     let mut text = error.to_string();

@@ -3,7 +3,7 @@
 //! One task, one `select!`. Steps, writes and observations run beside one another in [`Reconciler::work`] and end here, so
 //! nothing that is slow delays anything else, and dropping the reconciler drops all that is under way.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use futures::stream::{BoxStream, FuturesUnordered, StreamExt, select_all};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher;
-use kube::{Client, Resource};
+use kube::{Client, Resource, ResourceExt};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
@@ -23,7 +23,7 @@ use crate::api;
 use crate::busy::Busy;
 use crate::clock::Clock;
 use crate::desired::{Device, Uid};
-use crate::devices::Devices;
+use crate::devices::{Devices, News};
 use crate::dpu_object::{self, DpuObject, dpu_status};
 use crate::events::Events;
 use crate::execute::{Done, Hands};
@@ -37,6 +37,8 @@ use crate::suspects::Suspects;
 
 /// Observations begin at least this far apart: events that come in a burst are answered together.
 const PACE: Duration = Duration::from_millis(10);
+/// A part that could not be observed is observed again after this long, should it not tell by an event that it is back.
+const OUT_OF_REACH: Duration = Duration::from_secs(5);
 /// The loop turns at least this often, so that a loop that hangs can be told from one with nothing to do.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -80,8 +82,8 @@ pub(crate) struct Reconciler {
     retries: Retries,
     reports: Reports,
     suspects: Suspects,
-    /// Devices whose status is being written.
-    reporting: BTreeSet<Uid>,
+    /// Devices whose status is being written, and whether it was to be judged again meanwhile.
+    reporting: BTreeMap<Uid, bool>,
     work: FuturesUnordered<BoxFuture<'static, Finished>>,
     observing: bool,
     observed_at: Option<Instant>,
@@ -97,6 +99,8 @@ enum Finished {
     Steps(Vec<Done>),
     Status(Uid, Box<kube::Result<VirtnetDevice>>),
     Dpu(Box<kube::Result<Dpu>>),
+    /// A device that left, and its object as it is now.
+    Left(Box<Device>, Box<kube::Result<Option<VirtnetDevice>>>),
 }
 
 impl Reconciler {
@@ -113,7 +117,7 @@ impl Reconciler {
             retries: Retries::default(),
             reports: Reports::default(),
             suspects: Suspects::default(),
-            reporting: BTreeSet::new(),
+            reporting: BTreeMap::new(),
             work: FuturesUnordered::new(),
             observing: false,
             observed_at: None,
@@ -137,10 +141,7 @@ impl Reconciler {
             let wake = self.next_wake();
             tokio::select! {
                 event = devices.next() => match event {
-                    Some(Ok(event)) => {
-                        self.devices.apply(event);
-                        self.dirty = true;
-                    }
+                    Some(Ok(event)) => self.told(event),
                     Some(Err(error)) => warn!(%error, "the watch of VirtnetDevices was cut; it is taken up again"),
                     None => return,
                 },
@@ -160,6 +161,22 @@ impl Reconciler {
                 .metrics
                 .turned
                 .set(u64::try_from(self.around.clock.now().as_second()).unwrap_or_default());
+        }
+    }
+
+    /// The API told of a device.
+    fn told(&mut self, event: watcher::Event<DeserializeGuard<VirtnetDevice>>) {
+        match self.devices.apply(event) {
+            News::None => {}
+            News::Changed => self.dirty = true,
+            News::Left(device) => {
+                self.dirty = true;
+                let client = self.around.client.clone();
+                self.work.push(Box::pin(async move {
+                    let object = api::get(&client, &device.key).await;
+                    Finished::Left(device, Box::new(object))
+                }));
+            }
         }
     }
 
@@ -215,12 +232,13 @@ impl Reconciler {
                 self.dirty = true;
             }
             Finished::Status(uid, result) => {
-                self.reporting.remove(&uid);
+                self.dirty |= self.reporting.remove(&uid) == Some(true);
                 match *result {
-                    Ok(object) => self.reported(object),
+                    Ok(object) => self.devices.written(object),
                     Err(error) => self.not_reported(&uid, &error),
                 }
             }
+            Finished::Left(device, object) => self.left(*device, *object),
             Finished::Dpu(result) => {
                 let now = Instant::now();
                 match *result {
@@ -235,21 +253,47 @@ impl Reconciler {
         }
     }
 
+    /// A device that is not ours any more: where another DPU has it now, what there is of it here is removed. An object that
+    /// is gone tells nothing of what is wanted, so its function stays and is reported as undeclared.
+    fn left(&mut self, device: Device, object: kube::Result<Option<VirtnetDevice>>) {
+        match object {
+            Ok(Some(object)) if object.uid().as_deref() == Some(device.uid.as_str()) => {
+                if object.spec.dpu.as_deref() != Some(&self.around.dpu) {
+                    info!(device = %device.key, "given to another DPU: removing what there is of it here");
+                    self.devices.depart(device);
+                    self.dirty = true;
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                warn!(device = %device.key, %error, "could not be looked up after it left; left as it is");
+            }
+        }
+    }
+
     /// Plans from what was observed, starts what is to be done, and reports how things stand.
     fn act(&mut self, observed: &Observed) {
         let now = Instant::now();
-        self.retries.prune(self.devices.parsed());
+        self.retries.prune(&self.devices.for_planning());
         let spec = self.dpu.spec();
+        let all_devices = self.devices.for_planning();
         let Plan { steps, devices, suspects, dpu } = plan(&Input {
             dpu: &self.around.dpu,
             dpu_spec: &spec,
-            devices: self.devices.parsed(),
+            devices: &all_devices,
             observed,
             busy: &self.busy.of_devices(),
             held: &self.retries.held(now),
             suspects: &self.suspects.ripe(now),
         });
         self.suspects.seen(suspects, now);
+        if !observed.is_complete() {
+            self.look_again_at(Some(now + OUT_OF_REACH));
+        }
+        self.devices.forget_departed(|uid| {
+            let has_step = steps.iter().any(|step| step.device().is_some_and(|device| device.uid == *uid));
+            has_step || self.busy.of_devices().iter().any(|(busy, _)| busy == uid) || !observed.is_complete()
+        });
         self.start(steps, now);
         let ready = devices.values().filter(|assessment| assessment.overall().is_ready()).count();
         self.around.metrics.devices.set(i64::try_from(devices.len()).unwrap_or(i64::MAX));
@@ -298,7 +342,9 @@ impl Reconciler {
             let part = step.part();
             let waits =
                 uid.is_none() && (self.busy.contains(None, part) || self.retries.holds_dpu(part, now));
-            if waits || uid.as_ref().is_some_and(|uid| part == Part::Object && self.reporting.contains(uid)) {
+            if waits
+                || uid.as_ref().is_some_and(|uid| part == Part::Object && self.reporting.contains_key(uid))
+            {
                 continue;
             }
             info!(%step, "start");
@@ -379,7 +425,11 @@ impl Reconciler {
         let (Some(device), Some(object)) = (self.devices.parsed().get(uid), self.devices.object(uid)) else {
             return;
         };
-        if self.reporting.contains(uid) || self.busy.contains(Some(uid), Part::Object) || is_leaving(device) {
+        if let Some(again) = self.reporting.get_mut(uid) {
+            *again = true;
+            return;
+        }
+        if self.busy.contains(Some(uid), Part::Object) || is_leaving(device) {
             return;
         }
         let before = object.status.clone().unwrap_or_default();
@@ -393,7 +443,7 @@ impl Reconciler {
                     self.around.events.normal(object.object_ref(&()), "Ready", note);
                 }
                 self.around.metrics.status_writes.inc();
-                self.reporting.insert(uid.clone());
+                self.reporting.insert(uid.clone(), false);
                 let (client, object, uid) = (self.around.client.clone(), Arc::clone(object), uid.clone());
                 let calls = Arc::clone(&self.api_calls);
                 self.work.push(Box::pin(async move {
@@ -403,11 +453,6 @@ impl Reconciler {
                 }));
             }
         }
-    }
-
-    fn reported(&mut self, object: VirtnetDevice) {
-        self.devices.written(object);
-        self.dirty = true;
     }
 
     /// A status that was not written is judged anew when its object changes, or after a while.
