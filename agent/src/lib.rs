@@ -27,3 +27,4 @@ pub use desired::*;
 pub use metrics::Metrics;
 pub use observe::*;
 pub use plan::*;
+pub use status::device_status;

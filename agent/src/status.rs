@@ -15,7 +15,7 @@ use crate::plan::{Assessment, Stand};
 const DRIVER: &str = "virtio-pci";
 
 /// The status of a device at this generation. `before` lends the conditions their times of transition.
-pub(crate) fn device_status(
+pub fn device_status(
     generation: i64,
     assessment: &Assessment,
     before: &VirtnetDeviceStatus,
