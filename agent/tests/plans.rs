@@ -6,8 +6,11 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+// What helps tests is itself only there for tests.
+#[cfg(test)]
 #[path = "support/fixture.rs"]
 mod fixture;
+#[cfg(test)]
 #[path = "support/golden.rs"]
 mod golden;
 
@@ -37,7 +40,7 @@ fn cases() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans");
     let mut folders: Vec<_> = fs::read_dir(&root)
         .unwrap_or_else(|error| panic!("read {}: {error}", root.display()))
-        .map(|entry| entry.unwrap().path())
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .filter(|path| path.is_dir())
         .collect();
     folders.sort();
