@@ -13,7 +13,7 @@ use virtnet_crds::{
     Uplink as UplinkSpec, VirtnetDevice, VirtnetDeviceSpec,
 };
 use virtnet_model::{
-    BridgeName, Features, Mac, Mtu, ParseError, PfId, QueueSize, SfNumber, Uplink, VfId, VlanId,
+    BridgeName, Features, Mac, Mtu, ParseError, PfId, QueueSize, SfNumber, Uplink, VfId, VlanId, Vuid,
 };
 
 /// Annotation of a hot-plugged device: the MACs, with commas, that its function may bear.
@@ -94,6 +94,10 @@ pub struct Device {
 pub struct Known {
     /// The MAC of a hot-plugged function: by it the function is found again.
     pub hotplug_mac: Option<Mac>,
+    /// The VUID, which names a function only together with MAC and SF.
+    pub vuid: Option<Vuid>,
+    /// The number of its SF.
+    pub sf: Option<SfNumber>,
 }
 
 /// What a spec wants.
@@ -211,12 +215,16 @@ impl Device {
     pub fn parse(object: &VirtnetDevice) -> Self {
         let uid = Uid::from(object.uid().unwrap_or_default().as_str());
         let macs = object.annotations().get(MACS_ANNOTATION).map(|list| noted_macs(list)).unwrap_or_default();
-        let known =
-            object.status.as_ref().and_then(|status| status.function.as_ref()).map(|function| Known {
-                hotplug_mac: (function.type_ == FunctionType::HotPlug)
-                    .then(|| function.mac.as_deref().and_then(|mac| mac.parse().ok()))
-                    .flatten(),
-            });
+        let status = object.status.as_ref();
+        let known = status.and_then(|status| status.function.as_ref()).map(|function| Known {
+            hotplug_mac: (function.type_ == FunctionType::HotPlug)
+                .then(|| function.mac.as_deref().and_then(|mac| mac.parse().ok()))
+                .flatten(),
+            vuid: function.vuid.parse().ok(),
+            sf: status
+                .and_then(|status| status.representor.as_ref()?.sf_number)
+                .and_then(|number| number.try_into().ok()),
+        });
         Self {
             key: DeviceKey { namespace: object.namespace().unwrap_or_default(), name: object.name_any() },
             generation: object.metadata.generation.unwrap_or_default(),
@@ -250,14 +258,29 @@ impl Device {
         }
     }
 
-    /// The MACs that a hot-plugged function of this device may bear, the wanted one first.
-    pub fn hotplug_macs(&self) -> impl Iterator<Item = Mac> + '_ {
-        let wanted = match &self.wanted {
+    /// The MAC that its function is to have, if any is wanted.
+    pub fn wanted_mac(&self) -> Option<Mac> {
+        self.wanted.as_ref().ok().and_then(|wanted| wanted.function.mac())
+    }
+
+    /// The MAC that its hot-plugged function is to have; `None` where it is of another kind or can't be understood.
+    pub fn wanted_hotplug_mac(&self) -> Option<Mac> {
+        match &self.wanted {
             Ok(Wanted { function: WantedFunction::HotPlug { mac, .. }, .. }) => Some(*mac),
             Ok(_) | Err(_) => None,
-        };
+        }
+    }
+
+    /// The MACs that a hot-plugged function of this device may bear, the wanted one first.
+    pub fn hotplug_macs(&self) -> impl Iterator<Item = Mac> + '_ {
+        let wanted = self.wanted_hotplug_mac();
         let known = self.known.as_ref().and_then(|known| known.hotplug_mac);
         wanted.into_iter().chain(known).chain(self.macs.iter().copied())
+    }
+
+    /// It is being deleted and no longer ours: nothing of it is on the DPU, and another's finalizer keeps the object.
+    pub fn is_released(&self) -> bool {
+        self.deleting && !self.finalizer
     }
 
     /// Whether a function was already in service for it when it was last reported: it then keeps what it has.

@@ -1,7 +1,7 @@
 //! Who holds which function and which MAC: every dispute between devices is decided here, by seniority.
 //!
 //! The device whose function is in service keeps it; else the older object wins, then the smaller uid. The same order
-//! serves capacity.
+//! serves capacity. A MAC is kept by who bears it, then by who noted it; service with another MAC counts for nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +24,45 @@ pub struct Claims<'a> {
     held: BTreeSet<FunctionId>,
 }
 
+/// Why a hot-plugged function is taken for a device's.
+#[derive(Clone, Copy, Debug)]
+enum Evidence {
+    /// Its status tells of this VUID, MAC and SF.
+    Reported,
+    /// It wants the function's MAC and noted it before the call that gave it.
+    NotedAndWanted,
+    /// Its status tells of the MAC.
+    ReportedMac,
+    /// It noted the MAC.
+    Noted,
+    /// It wants the MAC. A function that no other device has is so taken on, but not to be removed.
+    Wanted,
+}
+
+impl Evidence {
+    /// Weaker evidence counts only for functions that no device has by stronger: what a device once bore may be another's
+    /// by now.
+    const STRONGEST_FIRST: [Self; 5] =
+        [Self::Reported, Self::NotedAndWanted, Self::ReportedMac, Self::Noted, Self::Wanted];
+
+    fn speaks_for(self, device: &Device, function: &Function) -> bool {
+        let wanted = device.wanted_hotplug_mac() == Some(function.mac);
+        let noted = device.macs.contains(&function.mac);
+        let reported = device.known.as_ref().filter(|known| known.hotplug_mac == Some(function.mac));
+        has_wanted_sf(device, function)
+            && match self {
+                Self::Reported => reported.is_some_and(|known| {
+                    let sf = function.sf.as_ref().map(|sf| sf.number);
+                    known.vuid.as_ref() == Some(&function.vuid) && known.sf.is_some() && known.sf == sf
+                }),
+                Self::NotedAndWanted => noted && wanted,
+                Self::ReportedMac => reported.is_some(),
+                Self::Noted => noted,
+                Self::Wanted => wanted && !device.deleting,
+            }
+    }
+}
+
 impl<'a> Claims<'a> {
     /// Decides. Without a controller's state there are no functions to hold, but the disputes are the same.
     pub fn decide(devices: &'a BTreeMap<Uid, Device>, state: Option<&ControllerState>) -> Self {
@@ -36,8 +75,9 @@ impl<'a> Claims<'a> {
             mac_losers: BTreeMap::new(),
             held: BTreeSet::new(),
         };
-        claims.decide_functions(state);
-        claims.decide_macs(devices, state);
+        claims.decide_places(state);
+        claims.decide_hotplugged(state);
+        claims.decide_macs(state);
         claims
     }
 
@@ -61,66 +101,92 @@ impl<'a> Claims<'a> {
         self.held.contains(&function)
     }
 
-    fn decide_functions(&mut self, state: Option<&ControllerState>) {
-        let by_mac: BTreeMap<Mac, &Function> = state
-            .into_iter()
-            .flat_map(|state| state.functions.values())
-            .filter(|function| function.kind == FunctionKind::HotPlug)
-            .map(|function| (function.mac, function))
-            .collect();
+    fn hold(&mut self, device: &Device, function: FunctionId) {
+        self.held.insert(function);
+        self.functions.insert(device.uid.clone(), function);
+    }
+
+    /// The devices that may have anything, most senior first.
+    fn claimants(&self) -> Vec<&'a Device> {
+        self.order.iter().copied().filter(|device| !device.is_released()).collect()
+    }
+
+    /// Static PFs and VFs: the place in the device table is the identity.
+    fn decide_places(&mut self, state: Option<&ControllerState>) {
         let mut places: BTreeMap<FunctionId, &Device> = BTreeMap::new();
-        for device in self.order.iter().copied() {
-            let id = match place(device) {
-                Some(id) => {
-                    if let Some(holder) = places.get(&id) {
-                        self.function_losers.insert(device.uid.clone(), holder.key.clone());
-                        continue;
-                    }
-                    places.insert(id, device);
-                    let kind = if id.vf.is_some() { FunctionKind::Vf } else { FunctionKind::Static };
-                    state
-                        .and_then(|state| state.functions.get(&id))
-                        .filter(|function| function.kind == kind)
-                        .map(|function| function.id)
-                }
-                None => device
-                    .hotplug_macs()
-                    .filter_map(|mac| by_mac.get(&mac))
-                    .find(|function| !self.held.contains(&function.id) && has_wanted_sf(device, function))
-                    .map(|function| function.id),
-            };
-            if let Some(id) = id {
-                self.held.insert(id);
-                self.functions.insert(device.uid.clone(), id);
+        for device in self.claimants() {
+            let Some(id) = place(device) else { continue };
+            if let Some(holder) = places.get(&id) {
+                self.function_losers.insert(device.uid.clone(), holder.key.clone());
+                continue;
+            }
+            places.insert(id, device);
+            let kind = if id.vf.is_some() { FunctionKind::Vf } else { FunctionKind::Static };
+            let found = state.and_then(|state| state.functions.get(&id));
+            if found.is_some_and(|function| function.kind == kind) {
+                self.hold(device, id);
             }
         }
     }
 
-    fn decide_macs(&mut self, devices: &BTreeMap<Uid, Device>, state: Option<&ControllerState>) {
-        let holders: BTreeMap<FunctionId, &Uid> = self.functions.iter().map(|(uid, id)| (*id, uid)).collect();
-        let mut taken: BTreeMap<Mac, (Option<&Uid>, String)> = BTreeMap::new();
+    /// Hot-plugged functions: the MAC is the identity. Nothing keeps two functions from bearing one.
+    fn decide_hotplugged(&mut self, state: Option<&ControllerState>) {
+        let mut by_mac: BTreeMap<Mac, Vec<&Function>> = BTreeMap::new();
         for function in state.into_iter().flat_map(|state| state.functions.values()) {
-            let uid = holders.get(&function.id).copied();
-            let name = match uid.and_then(|uid| devices.get(uid)) {
-                Some(device) => device.key.to_string(),
-                None => format!("{} ({}), which no object declares", function.vuid, function.id),
-            };
-            taken.insert(function.mac, (uid, name));
+            if function.kind == FunctionKind::HotPlug {
+                by_mac.entry(function.mac).or_default().push(function);
+            }
         }
-        for device in self.order.iter().copied().filter(|device| !device.deleting) {
-            let Some(mac) = device.wanted.as_ref().ok().and_then(|wanted| wanted.function.mac()) else {
-                continue;
-            };
-            match taken.get(&mac) {
-                Some((Some(uid), _)) if **uid == device.uid => {}
-                Some((_, name)) => {
-                    self.mac_losers.insert(device.uid.clone(), name.clone());
+        for evidence in Evidence::STRONGEST_FIRST {
+            for device in self.claimants() {
+                if place(device).is_some() || self.functions.contains_key(&device.uid) {
+                    continue;
                 }
-                None => {
-                    taken.insert(mac, (Some(&device.uid), device.key.to_string()));
+                let found = device
+                    .hotplug_macs()
+                    .filter_map(|mac| by_mac.get(&mac))
+                    .flatten()
+                    .find(|function| {
+                        !self.held.contains(&function.id) && evidence.speaks_for(device, function)
+                    })
+                    .map(|function| function.id);
+                if let Some(id) = found {
+                    self.hold(device, id);
                 }
             }
         }
+    }
+
+    fn decide_macs(&mut self, state: Option<&ControllerState>) {
+        let mut taken: BTreeMap<Mac, (Option<&Uid>, String)> = BTreeMap::new();
+        let devices = self.claimants();
+        for device in &devices {
+            if let Some(function) = state.and_then(|state| self.function(device, state)) {
+                taken.entry(function.mac).or_insert((Some(&device.uid), device.key.to_string()));
+            }
+        }
+        for function in state.into_iter().flat_map(|state| state.functions.values()) {
+            let name = || format!("{} ({}), which no object declares", function.vuid, function.id);
+            taken.entry(function.mac).or_insert_with(|| (None, name()));
+        }
+        // Next who noted the MAC, then those being deleted, whose hot-plug may still be under way, then the oldest.
+        let mut wishes: Vec<(u8, &Device, Mac)> = Vec::new();
+        for device in devices {
+            if device.deleting {
+                wishes.extend(device.macs.iter().map(|mac| (1, device, *mac)));
+            } else if let Some(mac) = device.wanted_mac() {
+                wishes.push((if device.macs.contains(&mac) { 0 } else { 2 }, device, mac));
+            }
+        }
+        wishes.sort_by_key(|(rank, device, _)| (*rank, device.created, &device.uid));
+        let mut losers = BTreeMap::new();
+        for (_, device, mac) in wishes {
+            let (uid, name) = taken.entry(mac).or_insert((Some(&device.uid), device.key.to_string()));
+            if *uid != Some(&device.uid) && !device.deleting {
+                losers.insert(device.uid.clone(), name.clone());
+            }
+        }
+        self.mac_losers = losers;
     }
 }
 
