@@ -55,7 +55,7 @@ fn plan_presence(
         let message = format!("{holder} has the same function; delete one of the two");
         return Assessment::all(Reason::FunctionClaimed, &message, wanted.port.is_some());
     }
-    register(input, device, wanted, found, steps);
+    register(input, claims, device, found, steps);
     let outcome = function::plan(input, claims, device, wanted, state, found, budget, steps);
     let (representor, port, found_port) = match found {
         None => {
@@ -95,41 +95,41 @@ fn plan_presence(
     }
 }
 
-/// The MACs that the object must note: what the function bears and what it shall bear.
-pub(super) fn macs_to_note(device: &Device, found: Option<&Function>) -> BTreeSet<Mac> {
-    let Ok(Wanted { function: WantedFunction::HotPlug { mac, .. }, .. }) = &device.wanted else {
-        return BTreeSet::new();
-    };
-    found.map(|function| function.mac).into_iter().chain([*mac]).collect()
+/// The MACs that the object must note: what the function bears, and what it shall bear unless that is another's. A MAC
+/// that only one device notes is what makes the note worth anything after a crash.
+fn macs_to_note(claims: &Claims<'_>, device: &Device, found: Option<&Function>) -> BTreeSet<Mac> {
+    let Some(wanted) = device.wanted_hotplug_mac() else { return BTreeSet::new() };
+    let wanted = claims.mac_claimed_by(device).is_none().then_some(wanted);
+    found.map(|function| function.mac).into_iter().chain(wanted).collect()
 }
 
 /// Whether everything is noted that must be before a function is made or changed.
-pub(super) fn is_registered(device: &Device, found: Option<&Function>) -> bool {
-    device.finalizer && device.macs.is_superset(&macs_to_note(device, found))
+pub(super) fn is_registered(claims: &Claims<'_>, device: &Device, found: Option<&Function>) -> bool {
+    device.finalizer && device.macs.is_superset(&macs_to_note(claims, device, found))
 }
 
 /// Puts finalizer and MACs on the object where they are missing, and takes off MACs that are no longer the function's.
 fn register(
     input: &Input<'_>,
+    claims: &Claims<'_>,
     device: &Device,
-    wanted: &Wanted,
     found: Option<&Function>,
     steps: &mut Vec<Step>,
 ) {
-    let key = (device.uid.clone(), Part::Object);
-    if input.busy.contains(&key) || input.held.contains_key(&key) {
+    let key = |part| (device.uid.clone(), part);
+    if input.busy.contains(&key(Part::Object)) || input.held.contains_key(&key(Part::Object)) {
         return;
     }
-    let macs = macs_to_note(device, found);
-    // While the function is being made it may yet turn out to bear an older MAC, so old notes go only once it is seen.
-    let settled = found.is_some() || device.macs.is_empty();
-    let current = if settled { device.macs == macs } else { device.macs.is_superset(&macs) };
-    if !device.finalizer || !current {
-        let keep = if settled { BTreeSet::new() } else { device.macs.clone() };
-        let macs = match wanted.function {
-            WantedFunction::HotPlug { .. } => macs.union(&keep).copied().collect(),
-            WantedFunction::Static { .. } | WantedFunction::Vf { .. } => BTreeSet::new(),
-        };
+    let mut macs = macs_to_note(claims, device, found);
+    // Until the function is seen with the wanted MAC, and no change of it is under way, it may come to bear an older one.
+    let wanted = device.wanted_hotplug_mac();
+    let settled = found.is_some_and(|function| Some(function.mac) == wanted)
+        && !input.busy.contains(&key(Part::Function));
+    if !settled && wanted.is_some() {
+        macs.extend(&device.macs);
+    }
+    // On a static PF or a VF the annotation means nothing, whoever put it there.
+    if !device.finalizer || (wanted.is_some() && device.macs != macs) {
         steps.push(Step::Register { device: For::device(device), macs });
     }
 }

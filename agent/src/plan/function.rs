@@ -66,7 +66,7 @@ pub(super) fn plan(
         let mac = wanted.function.mac().map(|mac| mac.to_string()).unwrap_or_default();
         Outcome::not(Reason::MacClaimed, format!("MAC {mac} is that of {holder}"))
     });
-    let ready_to_act = !busy && is_registered(device, found);
+    let ready_to_act = !busy && is_registered(claims, device, found);
     let Some(function) = found else {
         if let Some(outcome) = mac_conflict {
             return outcome;
@@ -111,7 +111,7 @@ pub(super) fn plan(
                 }
                 Outcome::not(Reason::NoSuchPf, message)
             }
-            WantedFunction::Vf { .. } => plan_unborn(input, device, wanted, state, busy, held, steps),
+            WantedFunction::Vf { .. } => plan_unborn(input, claims, device, wanted, state, busy, held, steps),
         };
     };
     if let Err((reason, message)) = check(wanted, limits) {
@@ -183,6 +183,7 @@ fn in_service(input: &Input<'_>, function: &Function) -> Outcome {
 /// A VF that the host has not made: its settings are handed over before it does.
 fn plan_unborn(
     input: &Input<'_>,
+    claims: &Claims<'_>,
     device: &Device,
     wanted: &Wanted,
     state: &ControllerState,
@@ -218,7 +219,7 @@ fn plan_unborn(
         if let Some((reason, message)) = held {
             return Outcome::not(*reason, message);
         }
-        if is_registered(device, None) {
+        if is_registered(claims, device, None) {
             steps.push(Step::Modify { device: For::device(device), target: Target::Vf(*pf, *vf), change });
         }
     }
