@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use virtnet_crds::Reason;
-use virtnet_model::{EswitchPort, FunctionKind, Limits, SfNumber, Uplink};
+use virtnet_model::{EswitchPort, Function, FunctionKind, Limits, SfNumber, Uplink};
 
 use super::{Claims, Input, Part};
 use crate::desired::{Wanted, WantedFunction};
 
 /// The remaining capacity.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Budget {
     slots: u16,
     slots_total: u16,
@@ -89,6 +89,39 @@ impl Budget {
             return Err((Reason::TransitionalUnsupported, message));
         }
         self.take(need);
+        Ok(())
+    }
+
+    /// Draws what a hot-plug needs in place of a function that goes for it, or says what is missing.
+    pub(super) fn swap(
+        &mut self,
+        function: &Function,
+        need: Need,
+        limits: &Limits,
+    ) -> Result<(), (Reason, String)> {
+        let mut after = self.clone();
+        after.slots = after.slots.saturating_add(1);
+        if function.transitional {
+            after.transitional = after.transitional.saturating_add(1);
+        }
+        if let Some(sf) = &function.sf {
+            after.numbers.remove(&(sf.port, sf.number));
+            if let Some(free) = after.sfs.get_mut(&sf.port) {
+                *free = free.saturating_add(1);
+            }
+        }
+        after.draw(need, limits)?;
+        // What the function gives back is nobody else's before it is gone.
+        let port = need.uplink.port();
+        if function.sf.as_ref().is_none_or(|sf| sf.port != port)
+            && let Some(free) = self.sfs.get_mut(&port)
+        {
+            *free = free.saturating_sub(1);
+        }
+        self.numbers.extend(need.sf_number.map(|number| (port, number)));
+        if need.transitional && !function.transitional {
+            self.transitional = self.transitional.saturating_sub(1);
+        }
         Ok(())
     }
 

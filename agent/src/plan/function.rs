@@ -131,10 +131,16 @@ pub(super) fn plan(
     if let Some((reason, message)) = held {
         return Outcome::not(*reason, message);
     }
-    let evict =
-        wanted.rebind == RebindPolicy::Always && function.driver.in_use && !difference.change.is_empty();
+    let evict = function.kind == FunctionKind::HotPlug
+        && wanted.rebind == RebindPolicy::Always
+        && function.driver.in_use
+        && !difference.change.is_empty();
     if evict || !difference.replug.is_empty() {
-        return plan_replug(device, wanted, state, function, &difference, ready_to_act, steps);
+        return match mac_conflict.filter(|_| kept_mac) {
+            // Without its present MAC and without the wanted one it could not be plugged again.
+            Some(outcome) => outcome,
+            None => plan_replug(device, wanted, state, function, &difference, budget, ready_to_act, steps),
+        };
     }
     if !difference.change.is_empty() {
         if function.driver.in_use {
@@ -246,12 +252,14 @@ fn settings_of_unborn(wanted: &Wanted) -> Change {
 }
 
 /// Unplugs so that the next plan plugs it with the new values, where the policy allows it.
+#[expect(clippy::too_many_arguments, reason = "it depends on all that plugging depends on")]
 fn plan_replug(
     device: &Device,
     wanted: &Wanted,
     state: &ControllerState,
     function: &Function,
     difference: &Difference,
+    budget: &mut Budget,
     ready_to_act: bool,
     steps: &mut Vec<Step>,
 ) -> Outcome {
@@ -285,6 +293,10 @@ fn plan_replug(
     }
     // Unplugging what could not be plugged again would take a working function away for nothing.
     if let Err((reason, message)) = request(wanted, &state.limits) {
+        return Outcome::not(reason, message);
+    }
+    let need = Need::of(&wanted.function, &state.limits);
+    if let Some(Err((reason, message))) = need.map(|need| budget.swap(function, need, &state.limits)) {
         return Outcome::not(reason, message);
     }
     if state.updating {
