@@ -128,7 +128,9 @@ pub(super) fn plan(
     if busy {
         return Outcome::not(Reason::Applying, "a change is being made");
     }
-    if let Some((reason, message)) = held {
+    // Only what is still to be done waits for its retry: it may have come true without us.
+    let differs = !difference.change.is_empty() || !difference.replug.is_empty();
+    if let Some((reason, message)) = held.filter(|_| differs) {
         return Outcome::not(*reason, message);
     }
     let evict = function.kind == FunctionKind::HotPlug
