@@ -150,12 +150,7 @@ pub(super) fn plan(
                 format!("{} waits until the driver is gone: {}", difference.change, unbind(function));
             return Outcome::pending(Reason::RebindPending, &message);
         }
-        if ready_to_act && let Some(target) = target(function) {
-            let message = format!("setting {}", difference.change);
-            steps.push(Step::Modify { device: For::device(device), target, change: difference.change });
-            return Outcome::not(Reason::Applying, message);
-        }
-        return Outcome::not(Reason::Applying, format!("setting {}", difference.change));
+        return modify(device, function, &difference.change, ready_to_act, steps);
     }
     if let Some(outcome) = mac_conflict.filter(|_| kept_mac) {
         return outcome;
@@ -253,6 +248,20 @@ fn settings_of_unborn(wanted: &Wanted) -> Change {
     }
 }
 
+/// Changes an idle function.
+fn modify(
+    device: &Device,
+    function: &Function,
+    change: &Change,
+    ready_to_act: bool,
+    steps: &mut Vec<Step>,
+) -> Outcome {
+    if ready_to_act && let Some(target) = target(function) {
+        steps.push(Step::Modify { device: For::device(device), target, change: change.clone() });
+    }
+    Outcome::not(Reason::Applying, format!("setting {change}"))
+}
+
 /// Unplugs so that the next plan plugs it with the new values, where the policy allows it.
 #[expect(clippy::too_many_arguments, reason = "it depends on all that plugging depends on")]
 fn plan_replug(
@@ -279,6 +288,9 @@ fn plan_replug(
         RebindPolicy::Never => false,
     };
     if function.kind != FunctionKind::HotPlug || !allowed {
+        if !difference.change.is_empty() && !function.driver.in_use {
+            return modify(device, function, &difference.change, ready_to_act, steps);
+        }
         let message = match wanted.rebind {
             RebindPolicy::Never => format!(
                 "{what} needs the function plugged anew: set rebindPolicy to IfIdle or Always, or delete the device and \
