@@ -69,8 +69,8 @@ fn plan_presence(
             let stand = Stand::not(Reason::SfExhausted, message);
             (stand.clone(), wanted.port.is_some().then_some(stand), None)
         }
-        Some(Function { sf: Some(sf), .. }) => {
-            let representor = representor::plan(input, device, wanted, sf, steps);
+        Some(function @ Function { sf: Some(sf), .. }) => {
+            let representor = representor::plan(input, device, wanted, function, sf, steps);
             match &wanted.port {
                 None => {
                     port::remove_others(input, device, None, Removal::NotWanted, steps);

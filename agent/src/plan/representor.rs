@@ -1,7 +1,7 @@
 //! The representor of a device's SF: admin state and MTU, only where name and `phys_port_name` agree.
 
 use virtnet_crds::Reason;
-use virtnet_model::{LinkChange, SubFunction};
+use virtnet_model::{Function, LinkChange, SubFunction};
 
 use super::{For, Input, Part, Stand, Step};
 use crate::desired::{Device, Wanted};
@@ -10,6 +10,7 @@ pub(super) fn plan(
     input: &Input<'_>,
     device: &Device,
     wanted: &Wanted,
+    function: &Function,
     sf: &SubFunction,
     steps: &mut Vec<Step>,
 ) -> Stand {
@@ -33,7 +34,8 @@ pub(super) fn plan(
     }
     let change = LinkChange {
         up: (link.up != wanted.up).then_some(wanted.up),
-        mtu: wanted.mtu.filter(|mtu| link.mtu != u32::from(*mtu)),
+        // While the function keeps another MTU a smaller one here would drop its traffic, and a larger one gains nothing.
+        mtu: wanted.mtu.filter(|mtu| *mtu == function.mtu && link.mtu != u32::from(*mtu)),
     };
     if change == LinkChange::default() {
         return Stand::Ready;
