@@ -107,11 +107,22 @@ pub(super) fn plan(
     if let Some((reason, message)) = input.held.get(&key) {
         return (Stand::not(*reason, message), ours.cloned());
     }
+    if !is_representor(input, sf) {
+        let message =
+            format!("waiting for the representor {name}: a port would take in whatever bears its name");
+        return (Stand::not(Reason::Applying, message), ours.cloned());
+    }
     if !input.busy.contains(&key) && device.finalizer {
         steps.push(Step::SetPort { device: For::device(device), name: name.clone(), settings });
     }
     let message = format!("putting {name} on bridge {}", wanted.bridge);
     (Stand::not(Reason::Applying, message), ours.cloned())
+}
+
+/// Whether the netdev of the representor's name is there and is the SF's.
+fn is_representor(input: &Input<'_>, sf: &SubFunction) -> bool {
+    let links = input.observed.links.as_ref();
+    links.is_ok_and(|links| links.get(&sf.representor).is_some_and(|link| link.represents(sf)))
 }
 
 /// Whether the port on this device's representor is this device's to set: it is marked as its own, as that of an
