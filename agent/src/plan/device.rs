@@ -147,7 +147,8 @@ fn plan_removal(
         return assess(Reason::SwitchUnavailable, error);
     }
     if port::remove_others(input, device, None, Removal::Deleted, steps) {
-        return assess(Reason::Deleting, "removing its port");
+        let held = input.held.get(&(device.uid.clone(), Part::Port));
+        return assess(Reason::Deleting, held.map_or("removing its port", |(_, message)| message));
     }
     for part in [Part::Function, Part::Port, Part::Object] {
         let key = (device.uid.clone(), part);

@@ -41,11 +41,12 @@ pub(super) fn remove_others(
     steps: &mut Vec<Step>,
 ) -> bool {
     let Ok(switch) = &input.observed.switch else { return true };
-    let busy = input.busy.contains(&(device.uid.clone(), Part::Port));
+    let key = (device.uid.clone(), Part::Port);
+    let waits = input.busy.contains(&key) || input.held.contains_key(&key);
     let mut any = false;
     for (name, port) in ports_of(input, device, switch).filter(|(name, _)| Some(*name) != keep) {
         any = true;
-        if let (false, Some(owner)) = (busy, port.owner()) {
+        if let (false, Some(owner)) = (waits, port.owner()) {
             steps.push(Step::RemovePort {
                 device: Some(For::device(device)),
                 name: name.clone(),
