@@ -139,10 +139,11 @@ fn may_take(input: &Input<'_>, device: &Device, port: &Port) -> bool {
 /// Ports of ours whose device is gone: suspects when seen first, removed when seen again.
 pub(super) fn plan_orphans(input: &Input<'_>, claims: &Claims<'_>, plan: &mut Plan) {
     let (Ok(switch), Ok(state)) = (&input.observed.switch, &input.observed.controller) else { return };
-    // A port on the representor of a device's function is never an orphan: that device adopts it, or keeps it by.
+    // A port on the representor of a device that wants one is no orphan: that device takes it on.
     let live: BTreeSet<&IfName> = claims
         .order
         .iter()
+        .filter(|device| device.wanted.as_ref().map_or(true, |wanted| wanted.port.is_some()))
         .filter_map(|device| claims.function(device, state))
         .filter_map(|function| function.sf.as_ref())
         .map(|sf| &sf.representor)
