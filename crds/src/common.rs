@@ -70,7 +70,7 @@ pub(crate) fn conditions_schema(_: &mut SchemaGenerator) -> Schema {
                 },
                 "observedGeneration": {
                     "description": "The metadata.generation for which this was found.",
-                    "type": "integer", "format": "int64", "minimum": 0
+                    "type": "integer", "minimum": 0
                 },
                 "lastTransitionTime": {
                     "description": "When the status last changed.",

@@ -72,7 +72,7 @@ pub struct FieldError {
     pub path: String,
     /// What is wrong.
     pub kind: FieldErrorKind,
-    /// The offending value, as far as the server shows it.
+    /// The offending value, as far as the server shows it; an empty object where it leaves the value out.
     pub value: Value,
     /// What is allowed; empty where the kind says it all.
     pub detail: String,
@@ -130,8 +130,7 @@ impl FieldError {
     fn shown_value(&self) -> Option<String> {
         match (self.kind, &self.value) {
             (FieldErrorKind::Required | FieldErrorKind::Forbidden | FieldErrorKind::TooLong, _) => None,
-            // Rules on objects and lists are about the whole of them, which the server does not print.
-            (FieldErrorKind::Invalid, Value::Object(_) | Value::Array(_)) => None,
+            (FieldErrorKind::Invalid, Value::Object(_)) => None,
             (_, Value::String(text)) => Some(quoted(text)),
             (_, Value::Number(number)) => Some(plain_number(number)),
             (_, other) => Some(other.to_string()),

@@ -263,8 +263,7 @@ impl Reader<'_> {
 
     fn date_time(&self) -> Result<bool, CompileError> {
         match self.schema.get("format").map(Value::as_str) {
-            // The range of int64 is that of integers anyway.
-            None | Some(Some("int64")) => Ok(false),
+            None => Ok(false),
             Some(Some("date-time")) => Ok(true),
             Some(Some(format)) => Err(self.unsupported(format!("format {format}"))),
             Some(None) => Err(self.malformed("format", "a string")),

@@ -54,7 +54,11 @@ impl<'a> Prior<'a> {
 fn same_entry<'a>(node: &Node, old: &'a [Value], item: &Value) -> Option<&'a Value> {
     match &node.list_type {
         Some(ListType::Map(keys)) => {
-            old.iter().find(|entry| keys.iter().all(|key| entry.get(key) == item.get(key)))
+            let scalar = |value: &&Value| !value.is_null() && !value.is_object() && !value.is_array();
+            let same = |entry: &Value, key| {
+                item.get(key).filter(scalar).is_some_and(|value| entry.get(key) == Some(value))
+            };
+            old.iter().find(|entry| keys.iter().all(|key| same(entry, key)))
         }
         Some(ListType::Atomic | ListType::Set) | None => None,
     }
@@ -66,10 +70,10 @@ fn unchanged(node: &Node, new: &Value, old: &Value) -> bool {
         (Value::Object(new), Value::Object(old)) => {
             new.len() == old.len()
                 && new.iter().all(|(name, value)| {
-                    old.get(name).is_some_and(|old| match node.child(name) {
-                        Some(child) => unchanged(child, value, old),
-                        None => value == old,
-                    })
+                    // A field outside the schema corresponds to nothing. An object as a whole has such fields
+                    // (metadata), so what is wrong at its root is never forgiven.
+                    let child = node.child(name);
+                    child.zip(old.get(name)).is_some_and(|(child, old)| unchanged(child, value, old))
                 })
         }
         (Value::Array(new), Value::Array(old)) if matches!(node.list_type, Some(ListType::Map(_))) => {

@@ -4,7 +4,7 @@ use kube_cel::{CompiledSchema, ErrorKind, ValidationError};
 use serde_json::{Map, Value, json};
 
 use super::error::{FieldError, FieldErrorKind};
-use super::node::{CompileError, Node};
+use super::node::{CompileError, Node, Type};
 use super::prior::Prior;
 
 /// The rules at one place in a schema.
@@ -53,6 +53,17 @@ impl Rules {
         }
         let type_name = schema.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
         Ok(Self { compiled: Some(compiled), transitions, type_name })
+    }
+
+    fn each(&self) -> impl Iterator<Item = &kube_cel::Rule> {
+        let results = self.compiled.iter().flat_map(|compiled| &compiled.validations);
+        results.flatten().map(|result| &result.rule)
+    }
+
+    /// The error about a rule that could not be evaluated.
+    fn not_evaluated(&self, path: &str, problem: &str, rule: &kube_cel::Rule) -> FieldError {
+        let name = rule.message.as_ref().unwrap_or(&rule.rule).trim();
+        FieldError::invalid(path, json!(self.type_name), format!("{problem} evaluating rule: {name}"))
     }
 
     fn failures(&self, value: &Value, old: Option<&Value>) -> Vec<ValidationError> {
@@ -115,12 +126,7 @@ pub(crate) fn validate(
     if value.is_null() {
         return;
     }
-    for failure in node.rules.failures(value, prior.value) {
-        let is_transition = node.rules.transitions.contains(&failure.rule);
-        if is_transition || !prior.forgives(node, value) {
-            errors.push(field_error(&node.rules, value, path, &failure));
-        }
-    }
+    check(node, value, prior, path, errors);
     match value {
         Value::Object(fields) => {
             for (name, field) in fields {
@@ -145,7 +151,54 @@ pub(crate) fn validate(
     }
 }
 
-fn field_error(rules: &Rules, value: &Value, path: &str, failure: &ValidationError) -> FieldError {
+fn check(node: &Node, value: &Value, prior: Prior<'_>, path: &str, errors: &mut Vec<FieldError>) {
+    let rules = &node.rules;
+    if let Some(problem) = unusable(node.type_, value) {
+        for rule in rules.each() {
+            errors.push(rules.not_evaluated(path, &problem, rule));
+        }
+        return;
+    }
+    for failure in rules.failures(value, prior.value) {
+        if failure.kind != ErrorKind::ValidationFailure {
+            let problem = failure.message.trim_start_matches("rule evaluation error: ");
+            let problem = problem.replacen("No such key", "no such key", 1);
+            let rule = rules.each().find(|rule| rule.rule == failure.rule);
+            errors.extend(rule.map(|rule| rules.not_evaluated(path, &problem, rule)));
+        } else if rules.transitions.contains(&failure.rule) || !prior.forgives(node, value) {
+            errors.push(field_error(value, path, &failure));
+        }
+    }
+}
+
+/// Why a rule can't look at a value: it isn't of the schema's type. Structural validation has said so already,
+/// except of whole numbers written with a fraction and of what an update leaves as it was.
+fn unusable(type_: Option<Type>, value: &Value) -> Option<String> {
+    let found = match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_i64() => "int64",
+        Value::Number(_) => "float64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    };
+    let wanted = match type_? {
+        Type::Object if !value.is_object() => "a map for the provided schema with type=object",
+        Type::Array if !value.is_array() => "an array for the provided schema with type=array",
+        Type::String if found != "string" => "string",
+        Type::Integer if found != "int64" => "int",
+        Type::Number if !value.is_number() => "float",
+        Type::Boolean if found != "bool" => "bool",
+        _ => return None,
+    };
+    Some(match type_? {
+        Type::Object | Type::Array => format!("invalid data, expected {wanted}"),
+        _ => format!("invalid data, expected {wanted}, got {found}"),
+    })
+}
+
+fn field_error(value: &Value, path: &str, failure: &ValidationError) -> FieldError {
     // The evaluation saw this place as its root, so its path is relative and begins with a dot.
     let below = failure.field_path.trim_start_matches('.');
     let path = match (path.is_empty(), below.is_empty()) {
@@ -153,17 +206,13 @@ fn field_error(rules: &Rules, value: &Value, path: &str, failure: &ValidationErr
         (true, false) => below.to_owned(),
         (false, false) => format!("{path}.{below}"),
     };
-    if failure.kind != ErrorKind::ValidationFailure {
-        let detail = format!("{} evaluating rule: {}", failure.message, failure.rule);
-        return FieldError::invalid(&path, json!(rules.type_name), detail);
-    }
+    // A rule on an object or a list is about the whole of it, which the server doesn't print.
+    let shown = if value.is_object() || value.is_array() { json!({}) } else { value.clone() };
     let message = failure.message.trim();
     match failure.reason.as_deref() {
-        Some("FieldValueForbidden") => {
-            FieldError::new(&path, FieldErrorKind::Forbidden, value.clone(), message)
-        }
+        Some("FieldValueForbidden") => FieldError::new(&path, FieldErrorKind::Forbidden, shown, message),
         Some("FieldValueRequired") => FieldError::required(&path, message),
-        Some("FieldValueDuplicate") => FieldError::new(&path, FieldErrorKind::Duplicate, value.clone(), ""),
-        _ => FieldError::invalid(&path, value.clone(), message),
+        Some("FieldValueDuplicate") => FieldError::new(&path, FieldErrorKind::Duplicate, shown, ""),
+        _ => FieldError::invalid(&path, shown, message),
     }
 }
