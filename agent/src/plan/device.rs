@@ -23,7 +23,7 @@ pub(super) fn plan(
     };
     let found = claims.function(device, state);
     let mut assessment = if device.deleting {
-        plan_removal(input, device, state, found, steps)
+        plan_removal(input, claims, device, state, found, steps)
     } else {
         match &device.wanted {
             Err(error) => Assessment::all(Reason::Undecodable, &error.to_string(), false),
@@ -137,6 +137,7 @@ fn register(
 /// Removes port, then function, then our finalizer.
 fn plan_removal(
     input: &Input<'_>,
+    claims: &Claims<'_>,
     device: &Device,
     state: &ControllerState,
     found: Option<&Function>,
@@ -163,10 +164,14 @@ fn plan_removal(
         if state.updating {
             return assess(Reason::ControllerUpdating, "unplug waits for the controller's live update");
         }
-        steps.extend(function::unplug(device, hotplugged, Removal::Deleted));
-        return assess(Reason::Deleting, &format!("unplugging {}", hotplugged.vuid));
+        // One that can't be named so that no other is meant stays behind, undeclared: deletion always ends.
+        if let Some(step) = function::unplug(device, hotplugged, Removal::Deleted) {
+            steps.push(step);
+            return assess(Reason::Deleting, &format!("unplugging {}", hotplugged.vuid));
+        }
     }
-    if let Some(step) = function::take_back_prepared(device, state) {
+    let is_its_own = !device.is_released() && claims.function_claimed_by(device).is_none();
+    if let Some(step) = function::take_back_prepared(device, state).filter(|_| is_its_own) {
         steps.push(step);
         return assess(Reason::Deleting, "taking back the settings kept for its VF");
     }

@@ -331,7 +331,8 @@ pub(super) fn unplug(device: &Device, function: &Function, why: Removal) -> Opti
 /// Clears settings that were handed over for a VF that is not there.
 pub(super) fn take_back_prepared(device: &Device, state: &ControllerState) -> Option<Step> {
     let Ok(Wanted { function: WantedFunction::Vf { pf, vf, .. }, .. }) = &device.wanted else { return None };
-    state.prepared.contains_key(&(*pf, *vf)).then(|| Step::Modify {
+    let kept = state.prepared.get(&(*pf, *vf)).is_some_and(|change| !change.is_empty());
+    kept.then(|| Step::Modify {
         device: For::device(device),
         target: Target::Vf(*pf, *vf),
         change: Change::default(),
