@@ -405,13 +405,18 @@ fn changeable(
         let message = format!("msix {msix}: the MSI-X vectors of a PF are fixed at {}", function.num_msix);
         return Err((Reason::MsixFixed, message));
     }
+    // In the later generation a VF's queues follow its vectors, so they come with the change of those.
+    let follow = function.kind == FunctionKind::Vf && limits.generation == Generation::Later;
     if function.kind != FunctionKind::HotPlug
+        && !(follow && difference.change.num_msix.is_some())
         && let Some(queues) = wanted.max_queues.filter(|queues| *queues > function.max_queues)
     {
-        let message = format!(
-            "queues.max {queues}: firmware gives this function {} (VIRTIO_NET_EMULATION_NUM_MSIX, max_virtq)",
-            function.max_queues
-        );
+        let why = if follow {
+            format!("as its {} MSI-X vectors allow: set msix to at least {}", function.num_msix, queues + 1)
+        } else {
+            "as VIRTIO_NET_EMULATION_NUM_MSIX and max_virtq allow".to_owned()
+        };
+        let message = format!("queues.max {queues}: this function has {}, {why}", function.max_queues);
         return Err((Reason::QueuesAboveLimit, message));
     }
     if let (FunctionKind::Vf, WantedFunction::Vf { transitional: true, .. }) =
@@ -424,7 +429,9 @@ fn changeable(
 }
 
 fn transitional_vf() -> String {
-    "transitional VFs are not to be had from this generation of the controller".to_owned()
+    "this VF can not be transitional: that takes VIRTIO_NET_EMULATION_VF_PCI_LAYOUT=1 in firmware and a controller of \
+     24.10 or later"
+        .to_owned()
 }
 
 /// What firmware and controller allow at all, before capacity.
