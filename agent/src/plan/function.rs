@@ -13,6 +13,8 @@ use crate::desired::{Device, Wanted, WantedFunction};
 
 /// Virtqueues of a hot-plugged function whose spec names no number: one pair and the control queue.
 const DEFAULT_QUEUES: u16 = 3;
+/// One pair.
+const LEAST_QUEUES: u16 = 2;
 /// Descriptors of its queues.
 const DEFAULT_QUEUE_SIZE: u32 = 256;
 
@@ -447,6 +449,15 @@ fn check(wanted: &Wanted, limits: &Limits) -> Result<(), (Reason, String)> {
         return Err((Reason::MsixAboveLimit, message));
     }
     let most_queues = most_queues(wanted, limits, most_msix);
+    if most_queues < LEAST_QUEUES {
+        let message = format!(
+            "{} MSI-X vectors leave {most_queues} virtqueues, and a function needs {LEAST_QUEUES} to receive and to \
+             transmit: set msix to at least {}",
+            wanted.num_msix.unwrap_or(most_msix),
+            LEAST_QUEUES + 1
+        );
+        return Err((Reason::QueuesAboveLimit, message));
+    }
     if let Some(queues) = wanted.max_queues.filter(|queues| *queues > most_queues) {
         let message = format!(
             "queues.max {queues} is above {most_queues}: one less than the MSI-X vectors ({}), and at most max_virtq ({})",
