@@ -148,7 +148,7 @@ impl Hands {
                 done(self.parts.controller.modify(target, change).await)
             }
             Step::SetLink { sf, change, .. } => done(self.parts.links.set(sf, *change).await),
-            Step::SetNumVfs { pf, num_vfs } => done(self.parts.host.set_num_vfs(*pf, *num_vfs).await),
+            Step::SetNumVfs { pf, num_vfs, .. } => done(self.parts.host.set_num_vfs(*pf, *num_vfs).await),
             Step::SetFirmware { port, values } => done(self.parts.firmware.set(*port, values).await),
             Step::SetPort { .. } | Step::RemovePort { .. } => {
                 let mut done = self.take_ports(vec![step.clone()]).await;

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use virtnet_crds::{DpuSpec, FirmwarePolicy, Port};
-use virtnet_model::{EswitchPort, FirmwareValues, FunctionId, FunctionKind, HostPower, PfId};
+use virtnet_model::{
+    ControllerState, EswitchPort, FirmwareValues, FunctionId, FunctionKind, HostPower, PfId,
+};
 
-use super::{Claims, Input, Step};
+use super::{Claims, Input, Step, function};
+use crate::desired::WantedFunction;
 
 /// How the DPU itself stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,13 +28,13 @@ pub(super) fn plan(input: &Input<'_>, claims: &Claims<'_>, steps: &mut Vec<Step>
         assessment.undeclared =
             state.functions.keys().copied().filter(|function| !claims.is_declared(*function)).collect();
     }
-    plan_sriov(input, &mut assessment, steps);
+    plan_sriov(input, claims, &mut assessment, steps);
     plan_firmware(input, &mut assessment, steps);
     assessment
 }
 
 /// Brings `sriov_numvfs` to what the spec wants. VFs that drivers use are not destroyed for another number.
-fn plan_sriov(input: &Input<'_>, assessment: &mut DpuAssessment, steps: &mut Vec<Step>) {
+fn plan_sriov(input: &Input<'_>, claims: &Claims<'_>, assessment: &mut DpuAssessment, steps: &mut Vec<Step>) {
     let (Ok(host), Ok(state)) = (&input.observed.host, &input.observed.controller) else { return };
     if host.power != HostPower::Running || state.updating {
         return;
@@ -57,9 +60,32 @@ fn plan_sriov(input: &Input<'_>, assessment: &mut DpuAssessment, steps: &mut Vec
                 "PF {pf} has {present} VFs, {in_use} of them in use by drivers; {} are made once those are unbound",
                 sriov.num_vfs
             )),
-            Some(_) => steps.push(Step::SetNumVfs { pf, num_vfs: sriov.num_vfs }),
+            Some(_) if awaits_settings(input, claims, state, pf, sriov.num_vfs) => assessment
+                .sriov_waits
+                .push(format!("the VFs of PF {pf} are made once their settings are handed to the controller")),
+            Some(present) => steps.push(Step::SetNumVfs { pf, num_vfs: sriov.num_vfs, present }),
         }
     }
+}
+
+/// Whether a VF that is about to be made would be born without settings that its device can still hand over. The host's
+/// driver takes hold of it at once, and then they would have to wait for that.
+fn awaits_settings(
+    input: &Input<'_>,
+    claims: &Claims<'_>,
+    state: &ControllerState,
+    pf: PfId,
+    num_vfs: u16,
+) -> bool {
+    claims.order.iter().any(|device| match &device.wanted {
+        Ok(wanted) => {
+            matches!(
+                wanted.function,
+                WantedFunction::Vf { pf: of, vf, .. } if of == pf && vf.get() < num_vfs
+            ) && function::hands_over(input, claims, device, wanted, state)
+        }
+        Err(_) => false,
+    })
 }
 
 /// Finds wanted firmware values that the next boot lacks, and sets them where the policy says so.

@@ -239,6 +239,24 @@ fn plan_unborn(
     }
 }
 
+/// Whether the VF's settings are yet to be handed over before the host makes it, and nothing stands in the way of that.
+pub(super) fn hands_over(
+    input: &Input<'_>,
+    claims: &Claims<'_>,
+    device: &Device,
+    wanted: &Wanted,
+    state: &ControllerState,
+) -> bool {
+    let WantedFunction::Vf { pf, vf, .. } = wanted.function else { return false };
+    let refused = device.deleting
+        || input.held.contains_key(&(device.uid.clone(), Part::Function))
+        || claims.function_claimed_by(device).is_some()
+        || claims.mac_claimed_by(device).is_some()
+        || check(wanted, &state.limits).is_err();
+    let prepared = state.prepared.get(&(pf, vf)).cloned().unwrap_or_default();
+    !refused && settings_of_unborn(wanted) != prepared
+}
+
 /// What a VF is to be made with. The controller's own MTU is the guide's 1500, so that needs no handing over.
 fn settings_of_unborn(wanted: &Wanted) -> Change {
     Change {

@@ -96,6 +96,8 @@ pub enum Step {
         pf: PfId,
         /// How many VFs.
         num_vfs: u16,
+        /// How many it has now: the kernel goes by way of none.
+        present: u16,
     },
     /// Set firmware values for the next cold boot.
     SetFirmware {
@@ -201,7 +203,10 @@ impl Step {
             Self::SetLink { sf, change: LinkChange { up: Some(false), .. }, .. } => {
                 Some(format!("the driver behind {} sees its link go down", sf.representor))
             }
-            Self::SetNumVfs { pf, .. } => Some(format!("the VFs that PF {pf} has now are made anew")),
+            Self::SetNumVfs { present: 0, .. } => None,
+            Self::SetNumVfs { pf, present, .. } => {
+                Some(format!("the host loses the {present} VFs that PF {pf} has now"))
+            }
             Self::Register { .. }
             | Self::Release { .. }
             | Self::Unplug { .. }
@@ -250,7 +255,7 @@ impl fmt::Display for Step {
                 write!(f, "put {name} of {} on bridge {}", device.key, settings.bridge)?;
                 settings.tag.map_or(Ok(()), |tag| write!(f, ", tag {tag}"))
             }
-            Self::SetNumVfs { pf, num_vfs } => write!(f, "set sriov_numvfs of PF {pf} to {num_vfs}"),
+            Self::SetNumVfs { pf, num_vfs, .. } => write!(f, "set sriov_numvfs of PF {pf} to {num_vfs}"),
             Self::SetFirmware { port, values } => {
                 let values: Vec<_> = values.iter().map(|(key, value)| format!("{key}={value}")).collect();
                 write!(f, "set firmware of {port} for the next cold boot: {}", values.join(" "))
