@@ -60,32 +60,45 @@ fn plan_sriov(input: &Input<'_>, claims: &Claims<'_>, assessment: &mut DpuAssess
                 "PF {pf} has {present} VFs, {in_use} of them in use by drivers; {} are made once those are unbound",
                 sriov.num_vfs
             )),
-            Some(_) if awaits_settings(input, claims, state, pf, sriov.num_vfs) => assessment
-                .sriov_waits
-                .push(format!("the VFs of PF {pf} are made once their settings are handed to the controller")),
-            Some(present) => steps.push(Step::SetNumVfs { pf, num_vfs: sriov.num_vfs, present }),
+            Some(present) => {
+                let (settings, missing) = settings_of_vfs(input, claims, state, pf, sriov.num_vfs);
+                if present == 0 && missing {
+                    assessment.sriov_waits.push(format!(
+                        "the VFs of PF {pf} are made once their settings are handed to the controller"
+                    ));
+                    continue;
+                }
+                // By way of none in a step of its own, for settings are taken only for VFs that are not there.
+                let num_vfs = if present > 0 && settings { 0 } else { sriov.num_vfs };
+                steps.push(Step::SetNumVfs { pf, num_vfs, present });
+            }
         }
     }
 }
 
-/// Whether a VF that is about to be made would be born without settings that its device can still hand over. The host's
-/// driver takes hold of it at once, and then they would have to wait for that.
-fn awaits_settings(
+/// Whether VFs that are about to be made have settings to be born with, and whether any of those is not handed over yet.
+/// The host's driver takes hold of a VF at once, and then they would have to wait for that.
+fn settings_of_vfs(
     input: &Input<'_>,
     claims: &Claims<'_>,
     state: &ControllerState,
     pf: PfId,
     num_vfs: u16,
-) -> bool {
-    claims.order.iter().any(|device| match &device.wanted {
-        Ok(wanted) => {
-            matches!(
-                wanted.function,
-                WantedFunction::Vf { pf: of, vf, .. } if of == pf && vf.get() < num_vfs
-            ) && function::hands_over(input, claims, device, wanted, state)
-        }
-        Err(_) => false,
-    })
+) -> (bool, bool) {
+    let mut vfs = claims
+        .order
+        .iter()
+        .filter(|device| {
+            device.wanted.as_ref().is_ok_and(|wanted| {
+                matches!(
+                    wanted.function,
+                    WantedFunction::Vf { pf: of, vf, .. } if of == pf && vf.get() < num_vfs
+                )
+            })
+        })
+        .filter(|device| function::hands_over(claims, input, device, &state.limits))
+        .peekable();
+    (vfs.peek().is_some(), vfs.any(|device| !function::is_handed_over(device, state)))
 }
 
 /// Finds wanted firmware values that the next boot lacks, and sets them where the policy says so.

@@ -239,22 +239,22 @@ fn plan_unborn(
     }
 }
 
-/// Whether the VF's settings are yet to be handed over before the host makes it, and nothing stands in the way of that.
-pub(super) fn hands_over(
-    input: &Input<'_>,
-    claims: &Claims<'_>,
-    device: &Device,
-    wanted: &Wanted,
-    state: &ControllerState,
-) -> bool {
-    let WantedFunction::Vf { pf, vf, .. } = wanted.function else { return false };
-    let refused = device.deleting
-        || input.held.contains_key(&(device.uid.clone(), Part::Function))
-        || claims.function_claimed_by(device).is_some()
-        || claims.mac_claimed_by(device).is_some()
-        || check(wanted, &state.limits).is_err();
-    let prepared = state.prepared.get(&(pf, vf)).cloned().unwrap_or_default();
-    !refused && settings_of_unborn(wanted) != prepared
+/// Whether the VF has settings to be handed over before the host makes it, and nothing stands in the way of that.
+pub(super) fn hands_over(claims: &Claims<'_>, input: &Input<'_>, device: &Device, limits: &Limits) -> bool {
+    let Ok(wanted) = &device.wanted else { return false };
+    !device.deleting
+        && !input.held.contains_key(&(device.uid.clone(), Part::Function))
+        && claims.function_claimed_by(device).is_none()
+        && claims.mac_claimed_by(device).is_none()
+        && check(wanted, limits).is_ok()
+        && !settings_of_unborn(wanted).is_empty()
+}
+
+/// Whether what was handed over for the VF is what it is to be made with.
+pub(super) fn is_handed_over(device: &Device, state: &ControllerState) -> bool {
+    let Ok(wanted) = &device.wanted else { return true };
+    let WantedFunction::Vf { pf, vf, .. } = wanted.function else { return true };
+    state.prepared.get(&(pf, vf)) == Some(&settings_of_unborn(wanted))
 }
 
 /// What a VF is to be made with. The controller's own MTU is the guide's 1500, so that needs no handing over.
