@@ -114,7 +114,12 @@ pub(super) fn plan(
         return (Stand::not(Reason::Applying, message), ours.cloned());
     }
     if !input.busy.contains(&key) && device.finalizer {
-        steps.push(Step::SetPort { device: For::device(device), name: name.clone(), settings });
+        steps.push(Step::SetPort {
+            device: For::device(device),
+            name: name.clone(),
+            settings,
+            present: found.filter(|port| port.is_attached()).cloned().map(Box::new),
+        });
     }
     let message = format!("putting {name} on bridge {}", wanted.bridge);
     (Stand::not(Reason::Applying, message), ours.cloned())

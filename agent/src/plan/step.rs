@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use virtnet_model::{
-    Change, EswitchPort, FirmwareValues, HotplugRequest, IfName, LinkChange, Mac, Owner, PfId, PortSettings,
-    SubFunction, Target,
+    Change, EswitchPort, FirmwareValues, HotplugRequest, IfName, LinkChange, Mac, Owner, PfId, Port,
+    PortSettings, SubFunction, Target,
 };
 
 use crate::desired::{DeviceKey, Uid};
@@ -89,6 +89,8 @@ pub enum Step {
         name: IfName,
         /// How it shall be.
         settings: PortSettings,
+        /// How it is, where it is there and attached.
+        present: Option<Box<Port>>,
     },
     /// Write a PF's `sriov_numvfs` on the host.
     SetNumVfs {
@@ -115,7 +117,7 @@ pub enum Removal {
     Deleted,
     /// The spec no longer wants it.
     NotWanted,
-    /// The device has another function now, with another representor.
+    /// The device has no function now, or one with another representor.
     Moved,
     /// It is ours and no object is there any more.
     Orphan,
@@ -128,7 +130,7 @@ impl fmt::Display for Removal {
         f.write_str(match self {
             Self::Deleted => "the device is being deleted",
             Self::NotWanted => "it is no longer wanted",
-            Self::Moved => "the device has another representor",
+            Self::Moved => "its representor is gone, or another",
             Self::Orphan => "its device is gone",
             Self::Replug => "to plug it again with other values",
         })
@@ -203,6 +205,9 @@ impl Step {
             Self::SetLink { sf, change: LinkChange { up: Some(false), .. }, .. } => {
                 Some(format!("the driver behind {} sees its link go down", sf.representor))
             }
+            Self::SetPort { name, settings, present: Some(present), .. } => {
+                port_disturbance(name, settings, present)
+            }
             Self::SetNumVfs { present: 0, .. } => None,
             Self::SetNumVfs { pf, present, .. } => {
                 Some(format!("the host loses the {present} VFs that PF {pf} has now"))
@@ -217,6 +222,18 @@ impl Step {
             | Self::SetFirmware { .. } => None,
         }
     }
+}
+
+/// What traffic feels when a port that is in service is brought to other settings.
+fn port_disturbance(name: &IfName, settings: &PortSettings, present: &Port) -> Option<String> {
+    if present.bridge != settings.bridge {
+        return Some(format!("traffic through {name} moves from {} to {}", present.bridge, settings.bridge));
+    }
+    if present.interface_type != settings.interface_type {
+        return Some(format!("traffic through {name} stops while it is attached anew"));
+    }
+    let vlans_differ = present.tag != settings.tag || present.trunks != settings.trunks;
+    vlans_differ.then(|| format!("traffic through {name} changes its VLANs"))
 }
 
 impl fmt::Display for Step {
@@ -251,7 +268,7 @@ impl fmt::Display for Step {
             Self::SetLink { device, sf, change } => {
                 write!(f, "set representor {} of {}: {change}", sf.representor, device.key)
             }
-            Self::SetPort { device, name, settings } => {
+            Self::SetPort { device, name, settings, .. } => {
                 write!(f, "put {name} of {} on bridge {}", device.key, settings.bridge)?;
                 settings.tag.map_or(Ok(()), |tag| write!(f, ", tag {tag}"))
             }
