@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use virtnet_crds::Reason;
-use virtnet_model::{EswitchPort, Function, FunctionKind, Limits, SfNumber, Uplink};
+use virtnet_model::{EswitchPort, Function, FunctionKind, Generation, Limits, SfNumber, Uplink};
 
 use super::{Claims, Input, Part};
 use crate::desired::{Wanted, WantedFunction};
@@ -65,12 +65,16 @@ impl Budget {
         let port = need.uplink.port();
         if self.slots_total == 0 {
             let message = "this DPU has no hot-plug slots: PCI_SWITCH_EMULATION_ENABLE is 0, \
-                 PCI_SWITCH_EMULATION_NUM_PORT is 0, or more than 127 VFs exclude them";
+                 PCI_SWITCH_EMULATION_NUM_PORT is 0, or more than 127 VFs exclude them; set them with mlxconfig and cold \
+                 boot";
             return Err((Reason::NoFreeSlot, message.into()));
         }
         if self.slots == 0 {
-            let message =
-                format!("all {} slots of PCI_SWITCH_EMULATION_NUM_PORT are taken", self.slots_total);
+            let message = format!(
+                "PCI_SWITCH_EMULATION_NUM_PORT={}: every hot-plug slot is taken; delete a hot-plugged device, or raise it \
+                 with mlxconfig and cold boot",
+                self.slots_total
+            );
             return Err((Reason::NoFreeSlot, message));
         }
         if self.sfs.get(&port).copied().unwrap_or_default() == 0 {
@@ -81,11 +85,20 @@ impl Budget {
             return Err((Reason::SfNumberInUse, message));
         }
         if need.transitional && self.transitional == 0 {
-            let message = format!(
-                "no more transitional functions: the host's I/O space and firmware allow {} \
-                 (VIRTIO_NET_EMULATION_PF_PCI_LAYOUT, VIRTIO_EMULATION_HOTPLUG_TRANS; 4 KiB of I/O space each)",
-                limits.transitional.hotplug
-            );
+            let message = match (limits.generation, limits.transitional.hotplug) {
+                (Generation::Later, _) => {
+                    "this generation of the controller has transitional VFs only, no hot-plugged functions"
+                        .to_owned()
+                }
+                (Generation::Guide, 0) => {
+                    "transitional functions take VIRTIO_NET_EMULATION_PF_PCI_LAYOUT=1, \
+                     VIRTIO_EMULATION_HOTPLUG_TRANS=1 and 4 KiB of the host's I/O space each"
+                        .to_owned()
+                }
+                (Generation::Guide, most) => format!(
+                    "the host's I/O space holds {most} transitional functions, 4 KiB each, and all are there already"
+                ),
+            };
             return Err((Reason::TransitionalUnsupported, message));
         }
         self.take(need);
@@ -152,12 +165,17 @@ fn default_uplink(limits: &Limits) -> Uplink {
     limits.uplinks.first().copied().unwrap_or_default()
 }
 
-/// Why no SF is to be had, with the setting that counts them.
+/// Why no SF is to be had, with the setting that counts them. Without what changes while functions come and go, for this
+/// is written into a status.
 pub(super) fn sf_exhausted(port: EswitchPort, limits: &Limits) -> String {
     let sfs = limits.sfs.get(&port).copied().unwrap_or_default();
+    let foreign = match sfs.foreign {
+        0 => String::new(),
+        count => format!(", {count} of it by other applications"),
+    };
     format!(
-        "PF_TOTAL_SF={} of {port} is spent: {} SFs of virtio-net functions, {} of other applications",
-        sfs.total, sfs.used, sfs.foreign
+        "PF_TOTAL_SF={} of {port} is spent{foreign}; delete a device on {port}, or raise it with mlxconfig and cold boot",
+        sfs.total
     )
 }
 

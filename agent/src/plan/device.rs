@@ -52,7 +52,7 @@ fn plan_presence(
 ) -> Assessment {
     if let Some(holder) = claims.function_claimed_by(device) {
         port::remove_others(input, device, None, Removal::NotWanted, steps);
-        let message = format!("{holder} has the same function; delete one of the two");
+        let message = format!("{holder} declares the same function and holds it; delete one of the two");
         return Assessment::all(Reason::FunctionClaimed, &message, wanted.port.is_some());
     }
     register(input, claims, device, found, steps);
@@ -170,7 +170,7 @@ fn plan_removal(
             return assess(Reason::Deleting, &format!("unplugging {}", hotplugged.vuid));
         }
     }
-    let is_its_own = !device.is_released() && claims.function_claimed_by(device).is_none();
+    let is_its_own = found.is_none() && !device.is_released() && claims.function_claimed_by(device).is_none();
     if let Some(step) = function::take_back_prepared(device, state).filter(|_| is_its_own) {
         steps.push(step);
         return assess(Reason::Deleting, "taking back the settings kept for its VF");
@@ -178,5 +178,10 @@ fn plan_removal(
     if device.finalizer {
         steps.push(Step::Release { device: For::device(device) });
     }
-    assess(Reason::Deleting, "nothing of it is left on the DPU")
+    match found.filter(|function| function.kind == FunctionKind::HotPlug) {
+        Some(left) => {
+            assess(Reason::Deleting, &format!("{} has no SF to be named by and stays, undeclared", left.vuid))
+        }
+        None => assess(Reason::Deleting, "nothing of it is left on the DPU"),
+    }
 }

@@ -66,7 +66,10 @@ pub(super) fn plan(
     let held = input.held.get(&key);
     let mac_conflict = claims.mac_claimed_by(device).map(|holder| {
         let mac = wanted.function.mac().map(|mac| mac.to_string()).unwrap_or_default();
-        Outcome::not(Reason::MacClaimed, format!("MAC {mac} is that of {holder}"))
+        Outcome::not(
+            Reason::MacClaimed,
+            format!("MAC {mac} is that of {holder}; choose another, or delete that one"),
+        )
     });
     let ready_to_act = !busy && is_registered(claims, device, found);
     let Some(function) = found else {
@@ -148,8 +151,11 @@ pub(super) fn plan(
     }
     if !difference.change.is_empty() {
         if function.driver.in_use {
-            let message =
-                format!("{} waits until the driver is gone: {}", difference.change, unbind(function));
+            let message = format!(
+                "{} waits until the driver is gone: {}, and once this is Ready the same to bind",
+                difference.change,
+                unbind(function)
+            );
             return Outcome::pending(Reason::RebindPending, &message);
         }
         return modify(device, function, &difference.change, ready_to_act, steps);
@@ -234,7 +240,10 @@ fn plan_unborn(
         Ok(HostPower::Booting) => Outcome::not(Reason::WaitingForHost, "the host is booting"),
         Ok(HostPower::Running | HostPower::Unknown) | Err(_) => Outcome::not(
             Reason::VfAbsent,
-            format!("waiting for the host to make VF {vf} of PF {pf}: sriov_numvfs of at least {numvfs}"),
+            format!(
+                "waiting for the host to make VF {vf} of PF {pf}: set its sriov_numvfs to at least {numvfs} on the host, or \
+                 by spec.host.sriov of the Dpu"
+            ),
         ),
     }
 }
@@ -375,9 +384,7 @@ fn target(function: &Function) -> Option<Target> {
 /// The command that frees a function of its driver, for the person at the host.
 fn unbind(function: &Function) -> String {
     let bdf = function.bdf.map_or_else(|| "BDF".to_owned(), |bdf| bdf.to_string());
-    format!(
-        "on the host, echo 0000:{bdf} > /sys/bus/pci/drivers/virtio-pci/unbind, and once this is Ready the same to bind"
-    )
+    format!("on the host, echo 0000:{bdf} > /sys/bus/pci/drivers/virtio-pci/unbind")
 }
 
 fn difference(wanted: &Wanted, function: &Function, limits: &Limits) -> Difference {
