@@ -52,7 +52,7 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// How each device stands.
     pub devices: BTreeMap<Uid, Assessment>,
-    /// Ports that look like orphans for the first time.
+    /// Ports that look like orphans, seen before or not.
     pub suspects: BTreeSet<(IfName, Owner)>,
     /// How the DPU itself stands.
     pub dpu: DpuAssessment,

@@ -81,9 +81,14 @@ pub(super) fn plan(
         owner: owner(input, device),
     };
     if let Some(stranger) = found.filter(|port| !may_take(input, device, port)) {
-        let whose = stranger.owner().map_or_else(|| "someone else".to_owned(), |owner| owner.to_string());
-        let message =
-            format!("port {name} on bridge {} belongs to {whose} and is left alone", stranger.bridge);
+        let bridge = &stranger.bridge;
+        let message = match stranger.owner() {
+            Some(owner) => format!("port {name} on bridge {bridge} belongs to {owner} and is left alone"),
+            None => format!(
+                "port {name} on bridge {bridge} belongs to someone else and is left alone; where nobody needs it, \
+                 ovs-vsctl del-port {name}"
+            ),
+        };
         return (Stand::not(Reason::PortConflict, message), None);
     }
     let ours = found.filter(|port| port.owner().is_some_and(|owner| owner == settings.owner));
