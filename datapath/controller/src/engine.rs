@@ -1,0 +1,126 @@
+//! [`Engine`]: a running controller, and the handle to it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use virtnet_model::{
+    Change, Controller, ControllerState, Events, Function, HotplugRequest, PartError, Target,
+};
+
+use crate::task::{Command, Phase, Reply, Shared, Task};
+use crate::{DeviceModel, EngineConfig};
+
+/// Requests that wait while the device is busy; further callers wait for room.
+const QUEUED_REQUESTS: usize = 64;
+
+/// A running virtio-net controller over a device.
+///
+/// Dropping it stops the controller wherever it is, as a crash would: the device keeps what it has, and the next engine
+/// over it carries on. Requests go on when their caller goes away.
+pub struct Engine<D> {
+    device: Arc<D>,
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+    task: AbortHandle,
+}
+
+impl<D: DeviceModel> Engine<D> {
+    /// Starts a controller over the device, in a task of the present tokio runtime.
+    ///
+    /// It takes over the functions and SFs that are there. Firmware values that make no sense, and a device that can't
+    /// be reached, are told by every call until they are mended; it tries again by itself.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(device: Arc<D>, config: EngineConfig) -> Self {
+        let (commands, receiver) = mpsc::channel(QUEUED_REQUESTS);
+        let shared = Arc::new(Shared::new());
+        let task =
+            Task { device: Arc::clone(&device), config, shared: Arc::clone(&shared), commands: receiver };
+        let task = tokio::spawn(task.run()).abort_handle();
+        Self { device, shared, commands, task }
+    }
+
+    /// The device that it runs on.
+    pub fn device(&self) -> &Arc<D> {
+        &self.device
+    }
+
+    /// Stops the controller wherever it is, as a crash would. Callers that wait are told that it stopped.
+    pub fn abort(&self) {
+        self.task.abort();
+    }
+
+    /// A live update begins or ends. While it runs, hot-plug and unplug are refused; in the later generation VFs that
+    /// the host makes wait for its end too.
+    pub async fn set_updating(&self, updating: bool) -> Result<(), PartError> {
+        self.ask("set the state of the live update", |reply| Command::SetUpdating(updating, reply)).await
+    }
+
+    async fn ask<T>(&self, doing: &str, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, PartError> {
+        let (reply, answer) = oneshot::channel();
+        let stopped =
+            || PartError::unavailable(format!("{doing}: the controller stopped before it answered"));
+        self.commands.send(command(reply)).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+}
+
+#[async_trait]
+impl<D: DeviceModel> Controller for Engine<D> {
+    async fn observe(&self) -> Result<ControllerState, PartError> {
+        let mut phase = self.shared.phase.subscribe();
+        let why = match &*phase
+            .wait_for(|phase| !matches!(phase, Phase::Starting))
+            .await
+            .map_err(|_| PartError::unavailable("observe the controller: it stopped"))?
+        {
+            Phase::Down(why) => Some(why.clone()),
+            Phase::Starting | Phase::Running => None,
+        };
+        if self.task.is_finished() {
+            return Err(PartError::unavailable("observe the controller: it stopped"));
+        }
+        if let Some(why) = why {
+            return Err(PartError::unavailable(format!("observe the controller: {why}")));
+        }
+        let table = self.shared.table();
+        table
+            .as_ref()
+            .map(crate::table::Table::report)
+            .ok_or_else(|| PartError::unavailable("observe the controller: it has no device"))
+    }
+
+    async fn hotplug(&self, request: &HotplugRequest) -> Result<Function, PartError> {
+        let doing = format!("hot-plug {}", request.mac);
+        self.ask(&doing, |reply| Command::Hotplug(request.clone(), reply)).await
+    }
+
+    async fn unplug(&self, target: &Target) -> Result<(), PartError> {
+        self.ask(&format!("unplug {target}"), |reply| Command::Unplug(target.clone(), reply)).await
+    }
+
+    async fn modify(&self, target: &Target, change: &Change) -> Result<(), PartError> {
+        let doing = format!("modify {target}");
+        self.ask(&doing, |reply| Command::Modify(target.clone(), change.clone(), reply)).await
+    }
+
+    fn events(&self) -> Events {
+        self.shared.notifier.events()
+    }
+}
+
+impl<D> Drop for Engine<D> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl<D> fmt::Debug for Engine<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("phase", &*self.shared.phase.borrow()).finish_non_exhaustive()
+    }
+}

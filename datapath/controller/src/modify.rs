@@ -1,0 +1,191 @@
+//! What a modification is refused for, and what it does. Pure.
+
+use virtnet_model::{Change, Generation, PartError, PfId, Refusal, Target, VfId};
+
+use crate::table::Table;
+use crate::{Emulation, Place, Settings};
+
+/// A modification that nothing speaks against.
+#[derive(Debug)]
+pub(crate) enum ModifyPlan {
+    /// Everything is so already.
+    Nothing,
+    /// Kept for a VF that is not there yet.
+    Prepare(PfId, VfId, Change),
+    /// Set on the device.
+    Configure(Place, Emulation),
+}
+
+impl Table {
+    /// Checks a modification against the device as it is.
+    pub(crate) fn admit_modify(&self, target: &Target, change: &Change) -> Result<ModifyPlan, PartError> {
+        let doing = format!("modify {target}");
+        self.check_emulation(&doing)?;
+        let place = self.place(target).ok_or_else(|| self.no_such_function(&doing, target))?;
+        if let Place::Vf(pf, vf) = place {
+            self.check_vf(&doing, pf, vf)?;
+        }
+        let emulated = self.functions.get(&place);
+        match (emulated.and_then(|emulated| emulated.emulation.as_ref()), place) {
+            (Some(emulation), _) => {
+                let in_use = emulated.is_some_and(|emulated| emulated.driver.in_use);
+                self.admit_present(&doing, place, emulation, in_use, change)
+            }
+            (None, Place::Vf(pf, vf)) => self.admit_prepared(&doing, pf, vf, change),
+            (None, _) => {
+                Err(PartError::unavailable(format!("{doing}: the controller is still configuring it")))
+            }
+        }
+    }
+
+    fn check_vf(&self, doing: &str, pf: PfId, vf: VfId) -> Result<(), PartError> {
+        let limits = &self.bounds.limits;
+        if pf.get() < limits.static_pfs && vf.get() < limits.vfs_per_pf {
+            return Ok(());
+        }
+        Err(PartError::refused(
+            Refusal::NoSuchVf,
+            format!(
+                "{doing}: there are VIRTIO_NET_EMULATION_NUM_PF={} static PFs with \
+                 VIRTIO_NET_EMULATION_NUM_VF={} VFs each, counted from 0; no other PF has VFs",
+                limits.static_pfs, limits.vfs_per_pf
+            ),
+        ))
+    }
+
+    fn admit_present(
+        &self,
+        doing: &str,
+        place: Place,
+        emulation: &Emulation,
+        in_use: bool,
+        change: &Change,
+    ) -> Result<ModifyPlan, PartError> {
+        let now = &emulation.settings;
+        let vf = matches!(place, Place::Vf(..));
+        let mut wanted = now.clone();
+        self.apply(change, &mut wanted, vf);
+        if wanted == *now {
+            return Ok(ModifyPlan::Nothing);
+        }
+        if wanted.mtu != now.mtu && matches!(place, Place::Static(_)) {
+            return Err(PartError::refused(
+                Refusal::MtuFixed,
+                format!("{doing}: MTU is invalid: that of a static PF stays {}", now.mtu),
+            ));
+        }
+        if wanted.num_msix != now.num_msix && !vf && self.bounds.limits.generation == Generation::Later {
+            return Err(PartError::refused(
+                Refusal::MsixFixed,
+                format!(
+                    "{doing}: the MSI-X vectors of a PF are fixed in this generation: \
+                     VIRTIO_NET_EMULATION_NUM_MSIX gives {}",
+                    now.num_msix
+                ),
+            ));
+        }
+        self.check_settings(doing, place, now, &wanted)?;
+        if in_use {
+            return Err(PartError::refused(
+                Refusal::DriverLoaded,
+                format!(
+                    "{doing}: Virtio driver should not be loaded: unbind the function from virtio-pci on the host"
+                ),
+            ));
+        }
+        Ok(ModifyPlan::Configure(place, Emulation { settings: wanted, sf: emulation.sf }))
+    }
+
+    fn admit_prepared(
+        &self,
+        doing: &str,
+        pf: PfId,
+        vf: VfId,
+        change: &Change,
+    ) -> Result<ModifyPlan, PartError> {
+        let place = Place::Vf(pf, vf);
+        let before = self.prepared.get(&(pf, vf)).cloned().unwrap_or_default();
+        let merged = merge(&before, change);
+        if merged == before {
+            return Ok(ModifyPlan::Nothing);
+        }
+        let Some(now) = self.birth(place) else {
+            return Err(PartError::failed(format!("{doing}: no address is left for it")));
+        };
+        let mut wanted = now.clone();
+        self.apply(change, &mut wanted, true);
+        self.check_settings(doing, place, &now, &wanted)?;
+        Ok(ModifyPlan::Prepare(pf, vf, merged))
+    }
+
+    /// The rules that hold whether or not the function is there yet.
+    fn check_settings(
+        &self,
+        doing: &str,
+        place: Place,
+        now: &Settings,
+        wanted: &Settings,
+    ) -> Result<(), PartError> {
+        let vf = matches!(place, Place::Vf(..));
+        if wanted.mac != now.mac {
+            self.check_mac(doing, wanted.mac, Some(place))?;
+        }
+        if wanted.num_msix != now.num_msix {
+            self.check_msix(doing, wanted.num_msix, vf)?;
+            self.check_queues(doing, wanted.max_queues, wanted.num_msix)?;
+            if let Place::Vf(pf, vf) = place {
+                self.check_msix_pool(doing, pf, vf, wanted.num_msix)?;
+            }
+        }
+        if wanted.queue_size != now.queue_size {
+            self.check_queue_size(doing, wanted.queue_size)?;
+        }
+        if wanted.features != now.features {
+            self.check_features(doing, &wanted.features)?;
+        }
+        Ok(())
+    }
+
+    /// VFs of a PF share its vectors, each holding what it has, is promised, or would be born with.
+    fn check_msix_pool(&self, doing: &str, pf: PfId, vf: VfId, num_msix: u16) -> Result<(), PartError> {
+        let Some(pool) = self.bounds.vf_msix_pool else { return Ok(()) };
+        let default = self.bounds.vf_default_msix;
+        let held: u32 = (0..self.bounds.limits.vfs_per_pf)
+            .filter_map(|index| VfId::try_from(u32::from(index)).ok())
+            .filter(|other| *other != vf)
+            .map(|other| {
+                let live = self
+                    .functions
+                    .get(&Place::Vf(pf, other))
+                    .and_then(|emulated| emulated.emulation.as_ref())
+                    .map(|emulation| emulation.settings.num_msix);
+                let promised = || self.prepared.get(&(pf, other)).and_then(|change| change.num_msix);
+                u32::from(live.or_else(promised).unwrap_or(default))
+            })
+            .sum();
+        let free = pool.saturating_sub(held);
+        if u32::from(num_msix) <= free {
+            return Ok(());
+        }
+        Err(PartError::refused(
+            Refusal::MsixAboveLimit,
+            format!(
+                "{doing}: {num_msix} MSI-X vectors: PF {pf}'s pool of {pool} ({}={default} for each VF) has {free} \
+                 left: take some from another VF first",
+                self.bounds.msix_setting(true)
+            ),
+        ))
+    }
+}
+
+/// The later settings over the earlier ones.
+fn merge(before: &Change, change: &Change) -> Change {
+    let Change { mac, mtu, features, num_msix, queue_size } = change.clone();
+    Change {
+        mac: mac.or(before.mac),
+        mtu: mtu.or(before.mtu),
+        features: features.or_else(|| before.features.clone()),
+        num_msix: num_msix.or(before.num_msix),
+        queue_size: queue_size.or(before.queue_size),
+    }
+}

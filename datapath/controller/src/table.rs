@@ -1,0 +1,302 @@
+//! The device table: what the device told, and what only the controller knows. Pure.
+
+use std::collections::BTreeMap;
+
+use virtnet_model::{
+    Change, ControllerState, EswitchPort, Features, Function, FunctionId, Mac, Mtu, PfId, QueueSize,
+    SfBudget, SfNumber, SubFunction, Target, Uplink, VfId,
+};
+
+use crate::limits::Bounds;
+use crate::{DeviceEvent, DeviceState, Emulated, EngineConfig, Place, Settings, Sf, SfKey, ids};
+
+/// Descriptors a queue of a function that nobody gave a size (`max_queues_size` in the guide's `virtnet list`).
+const DEFAULT_QUEUE_SIZE: u32 = 256;
+
+/// The state of a running controller.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) config: EngineConfig,
+    pub(crate) bounds: Bounds,
+    pub(crate) base_mac: Mac,
+    pub(crate) functions: BTreeMap<Place, Emulated>,
+    pub(crate) sfs: BTreeMap<SfKey, Sf>,
+    pub(crate) prepared: BTreeMap<(PfId, VfId), Change>,
+    /// A live update is running.
+    pub(crate) updating: bool,
+    /// The SFs that the pool still lacks at start.
+    pub(crate) pool_wanted: u32,
+    /// SFs that an earlier controller left in the pool are still to be destroyed.
+    pub(crate) drain_pool: bool,
+    /// VFs of a PF that went since it last had none.
+    unloaded: BTreeMap<PfId, u32>,
+    uplinks_at_start: BTreeMap<Uplink, u32>,
+    uplinks_now: BTreeMap<Uplink, u32>,
+}
+
+impl Table {
+    /// Takes over a device as it is.
+    pub(crate) fn new(config: EngineConfig, bounds: Bounds, device: DeviceState) -> Self {
+        let DeviceState { profile, uplink_mtus, functions, sfs } = device;
+        let total =
+            bounds.limits.sfs.get(&bounds.limits.static_uplink.port()).map_or(0, |budget| budget.total);
+        let pool_wanted = total * u32::from(config.sf_pool.percent.min(100)) / 100;
+        Self {
+            drain_pool: config.sf_pool.force_destroy,
+            unloaded: BTreeMap::new(),
+            config,
+            bounds,
+            base_mac: profile.base_mac,
+            functions,
+            sfs,
+            prepared: BTreeMap::new(),
+            updating: false,
+            pool_wanted,
+            uplinks_at_start: uplink_mtus.clone(),
+            uplinks_now: uplink_mtus,
+        }
+    }
+
+    /// Takes in what the device told.
+    pub(crate) fn absorb(&mut self, event: DeviceEvent) {
+        match event {
+            DeviceEvent::Function(place, Some(emulated)) => {
+                self.functions.insert(place, emulated);
+            }
+            DeviceEvent::Function(place, None) => {
+                if self.functions.remove(&place).is_some() {
+                    self.unload(place);
+                }
+            }
+            DeviceEvent::Sf(key, Some(sf)) => {
+                self.sfs.insert(key, sf);
+            }
+            DeviceEvent::Sf(key, None) => {
+                self.sfs.remove(&key);
+            }
+            DeviceEvent::UplinkMtu(uplink, mtu) => {
+                self.uplinks_now.insert(uplink, mtu);
+            }
+        }
+    }
+
+    /// Ends the teardown of a PF's VFs with the line that the guide has people wait for (section 1.3.2).
+    fn unload(&mut self, place: Place) {
+        let Place::Vf(pf, _) = place else { return };
+        let unloaded = self.unloaded.entry(pf).or_default();
+        *unloaded += 1;
+        let mut left = self.functions.range(Place::Vf(pf, VfId::MIN)..=Place::Vf(pf, VfId::MAX));
+        if left.next().is_none() {
+            tracing::info!("PF({pf}): Unload ({unloaded}) VFs finished");
+            self.unloaded.remove(&pf);
+        }
+    }
+
+    /// What a client sees.
+    pub(crate) fn report(&self) -> ControllerState {
+        let functions = self
+            .functions
+            .keys()
+            .filter_map(|place| self.function(*place))
+            .map(|function| (function.id, function))
+            .collect();
+        let mut limits = self.bounds.limits.clone();
+        for (port, budget) in &mut limits.sfs {
+            *budget = self.budget_of(*port, budget.total);
+        }
+        ControllerState {
+            functions,
+            prepared: self.prepared.clone(),
+            limits,
+            version: self.config.version.clone(),
+            updating: self.updating,
+            restart_required: self.restart_required(),
+        }
+    }
+
+    /// The function at a place, once the controller has configured it.
+    pub(crate) fn function(&self, place: Place) -> Option<Function> {
+        let emulated = self.functions.get(&place)?;
+        let emulation = emulated.emulation.as_ref()?;
+        let Settings { mac, mtu, max_queues, queue_size, num_msix, features, transitional } =
+            &emulation.settings;
+        Some(Function {
+            id: self.id(place)?,
+            kind: ids::kind(place),
+            vuid: ids::vuid(place),
+            bdf: emulated.bdf,
+            mac: *mac,
+            mtu: *mtu,
+            max_queues: *max_queues,
+            max_queue_size: *queue_size,
+            num_msix: *num_msix,
+            features: features.clone(),
+            transitional: *transitional,
+            driver: emulated.driver,
+            sf: emulation.sf.and_then(|key| self.sub_function(key)),
+            socket: emulated.socket.clone(),
+        })
+    }
+
+    fn sub_function(&self, key: SfKey) -> Option<SubFunction> {
+        self.sfs.get(&key).map(|sf| SubFunction {
+            port: key.port,
+            number: key.number,
+            parent: sf.parent.clone(),
+            rdma_device: sf.rdma_device.clone(),
+            representor: sf.representor.clone(),
+        })
+    }
+
+    pub(crate) fn id(&self, place: Place) -> Option<FunctionId> {
+        ids::function_id(place, self.bounds.limits.static_pfs)
+    }
+
+    fn restart_required(&self) -> Option<String> {
+        let changed: Vec<_> = self
+            .uplinks_now
+            .iter()
+            .filter_map(|(uplink, now)| {
+                let at_start = self.uplinks_at_start.get(uplink).filter(|at_start| *at_start != now)?;
+                Some(format!(
+                    "the MTU of {uplink} changed from {at_start} to {now} since the controller started"
+                ))
+            })
+            .collect();
+        (!changed.is_empty())
+            .then(|| format!("{}: systemctl restart virtio-net-controller.service", changed.join(", ")))
+    }
+
+    /// The settings of configured functions, by place.
+    pub(crate) fn configured(&self) -> impl Iterator<Item = (Place, &Settings, Option<SfKey>)> {
+        self.functions.iter().filter_map(|(place, emulated)| {
+            emulated.emulation.as_ref().map(|emulation| (*place, &emulation.settings, emulation.sf))
+        })
+    }
+
+    /// Whose MAC this is: a function's, or promised to a VF. `but` is not looked at.
+    pub(crate) fn mac_holder(&self, mac: Mac, but: Option<Place>) -> Option<String> {
+        let holder = self
+            .configured()
+            .find(|(place, settings, _)| settings.mac == mac && Some(*place) != but)
+            .map(|(place, ..)| format!("{} ({place})", ids::vuid(place)));
+        holder.or_else(|| {
+            self.prepared
+                .iter()
+                .map(|((pf, vf), change)| (Place::Vf(*pf, *vf), change))
+                .find(|(place, change)| change.mac == Some(mac) && Some(*place) != but)
+                .map(|(place, _)| format!("{} ({place}, prepared)", ids::vuid(place)))
+        })
+    }
+
+    /// The place of the function that the target names, if all of its identity agrees. A VF need not exist.
+    pub(crate) fn place(&self, target: &Target) -> Option<Place> {
+        match target {
+            Target::Static(pf) => Some(Place::Static(*pf)).filter(|place| self.functions.contains_key(place)),
+            Target::Vf(pf, vf) => Some(Place::Vf(*pf, *vf)),
+            Target::HotPlug { vuid, mac, sf } => self.slot_of(vuid, *mac, *sf),
+        }
+    }
+
+    fn slot_of(&self, vuid: &virtnet_model::Vuid, mac: Mac, number: SfNumber) -> Option<Place> {
+        self.configured()
+            .find(|(place, settings, sf)| {
+                matches!(place, Place::Slot(_))
+                    && settings.mac == mac
+                    && sf.is_some_and(|sf| sf.number == number)
+                    && ids::vuid(*place) == *vuid
+            })
+            .map(|(place, ..)| place)
+    }
+
+    /// What a function that firmware or host made is given at its birth; `None` where the place is outside the
+    /// firmware's configuration.
+    pub(crate) fn birth(&self, place: Place) -> Option<Settings> {
+        let limits = &self.bounds.limits;
+        let mut settings = Settings {
+            mac: self.base_mac,
+            mtu: Mtu::DEFAULT,
+            max_queues: self.bounds.queues_for(limits.pf_msix),
+            queue_size: QueueSize::try_from(DEFAULT_QUEUE_SIZE)
+                .unwrap_or(limits.max_queue_size)
+                .min(limits.max_queue_size),
+            num_msix: limits.pf_msix,
+            features: offered_by_default(&limits.features),
+            transitional: false,
+        };
+        match place {
+            Place::Static(pf) => settings.mac = self.bounds.mac_base.checked_add(u64::from(pf.get()))?,
+            Place::Vf(pf, vf) => {
+                settings.num_msix = self.bounds.vf_default_msix;
+                settings.max_queues = self.bounds.queues_for(settings.num_msix);
+                settings.transitional = limits.transitional.vf;
+                settings.mac = self.free_vf_mac(place, pf, vf)?;
+                if let Some(change) = self.prepared.get(&(pf, vf)) {
+                    self.apply(change, &mut settings, true);
+                }
+            }
+            Place::Slot(_) => return None,
+        }
+        Some(settings)
+    }
+
+    /// Sets what the change names.
+    pub(crate) fn apply(&self, change: &Change, settings: &mut Settings, vf: bool) {
+        let Change { mac, mtu, features, num_msix, queue_size } = change;
+        settings.mac = mac.unwrap_or(settings.mac);
+        settings.mtu = mtu.unwrap_or(settings.mtu);
+        settings.queue_size = queue_size.unwrap_or(settings.queue_size);
+        if let Some(features) = features {
+            settings.features = features.clone();
+        }
+        if let Some(num_msix) = *num_msix {
+            settings.num_msix = num_msix;
+            // With a shared pool a VF's queues follow its vectors.
+            if vf && self.bounds.vf_msix_pool.is_some() {
+                settings.max_queues = self.bounds.queues_for(num_msix);
+            }
+        }
+    }
+
+    fn free_vf_mac(&self, place: Place, pf: PfId, vf: VfId) -> Option<Mac> {
+        (0..=u16::MAX)
+            .map(|attempt| ids::vf_mac(self.base_mac, pf, vf, attempt))
+            .find(|mac| self.mac_holder(*mac, Some(place)).is_none())
+    }
+
+    /// How many functions have an SF of the port, by kind: VFs, static PFs, hot-plugged PFs.
+    pub(crate) fn users_of(&self, port: EswitchPort) -> [u32; 3] {
+        let mut users = [0; 3];
+        for (place, _, sf) in self.configured() {
+            if sf.is_some_and(|sf| sf.port == port) {
+                let index = match place {
+                    Place::Vf(..) => 0,
+                    Place::Static(_) => 1,
+                    Place::Slot(_) => 2,
+                };
+                users[index] += 1;
+            }
+        }
+        users
+    }
+
+    fn budget_of(&self, port: EswitchPort, total: u32) -> SfBudget {
+        let foreign = self.sfs.iter().filter(|(key, sf)| key.port == port && sf.foreign).count();
+        SfBudget {
+            total,
+            used: self.users_of(port).iter().sum(),
+            foreign: u32::try_from(foreign).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The SFs of a port now.
+    pub(crate) fn budget(&self, port: EswitchPort) -> SfBudget {
+        let total = self.bounds.limits.sfs.get(&port).map_or(0, |budget| budget.total);
+        self.budget_of(port, total)
+    }
+}
+
+/// The controller's default features, as far as the device has them.
+pub(crate) fn offered_by_default(device: &Features) -> Features {
+    Features::controller_default().iter().filter(|feature| device.contains(*feature)).collect()
+}

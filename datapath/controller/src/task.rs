@@ -1,0 +1,414 @@
+//! The task behind an [`crate::Engine`]: it alone calls the device.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use virtnet_model::{Change, Function, HotplugRequest, PartError, Target};
+
+use crate::jobs::{Job, Subject};
+use crate::limits::Bounds;
+use crate::modify::ModifyPlan;
+use crate::pool::Grant;
+use crate::table::Table;
+use crate::{DeviceEvent, DeviceModel, Emulation, EngineConfig, Notifier, Place};
+
+/// The first wait after something failed that nobody asked for; it doubles up to [`LAST_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(10);
+
+/// What the handle asks of the task.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Hotplug(HotplugRequest, Reply<Function>),
+    Unplug(Target, Reply<()>),
+    Modify(Target, Change, Reply<()>),
+    SetUpdating(bool, Reply<()>),
+}
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, PartError>>;
+
+/// How far the controller is.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// It has not yet taken over the device and made the static PFs.
+    Starting,
+    /// It serves.
+    Running,
+    /// It can't serve, and why.
+    Down(String),
+}
+
+/// What handle and task share. The lock is never held across an await.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    table: Mutex<Option<Table>>,
+    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) notifier: Notifier,
+}
+
+impl Shared {
+    pub(crate) fn new() -> Self {
+        Self {
+            table: Mutex::new(None),
+            phase: watch::Sender::new(Phase::Starting),
+            notifier: Notifier::new(),
+        }
+    }
+
+    /// The table; every write to it is a whole step, so one that panicked left it usable.
+    pub(crate) fn table(&self) -> MutexGuard<'_, Option<Table>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, step: impl FnOnce(&mut Table) -> T) -> Result<T, PartError> {
+        self.table().as_mut().map(step).ok_or_else(|| PartError::unavailable("the controller has no device"))
+    }
+}
+
+/// The task's own state.
+pub(crate) struct Task<D> {
+    pub(crate) device: Arc<D>,
+    pub(crate) config: EngineConfig,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+}
+
+impl<D> fmt::Debug for Task<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task").finish_non_exhaustive()
+    }
+}
+
+impl<D: DeviceModel> Task<D> {
+    /// Serves until the handle is dropped. Without a device it answers so, and tries again.
+    pub(crate) async fn run(mut self) {
+        let mut wait = FIRST_RETRY;
+        loop {
+            match self.take_over().await {
+                Ok(mut session) => {
+                    wait = FIRST_RETRY;
+                    session.start().await;
+                    self.set_phase(Phase::Running);
+                    if session.serve(&mut self.commands).await == Ended::ByHandle {
+                        return;
+                    }
+                    self.set_phase(Phase::Down("the device is gone".to_owned()));
+                }
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "the controller can't start");
+                    self.set_phase(Phase::Down(error.message));
+                }
+            }
+            *self.shared.table() = None;
+            if !self.refuse_for(wait).await {
+                return;
+            }
+            wait = (wait * 2).min(LAST_RETRY);
+        }
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        self.shared.phase.send_replace(phase);
+        self.shared.notifier.notify();
+    }
+
+    async fn take_over(&self) -> Result<Session<D>, PartError> {
+        let watch = self.device.watch().await?;
+        let bounds = Bounds::new(&watch.state.profile, &self.config)?;
+        *self.shared.table() = Some(Table::new(self.config.clone(), bounds, watch.state));
+        Ok(Session {
+            device: Arc::clone(&self.device),
+            shared: Arc::clone(&self.shared),
+            events: watch.events,
+            aside: BTreeSet::new(),
+            retry: None,
+            wait: FIRST_RETRY,
+        })
+    }
+
+    /// Answers every request with the reason for which there is no service. False: the handle is gone.
+    async fn refuse_for(&mut self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        while let Ok(command) = tokio::time::timeout_at(until, self.commands.recv()).await {
+            let Some(command) = command else { return false };
+            let why = match &*self.shared.phase.borrow() {
+                Phase::Down(why) => why.clone(),
+                Phase::Starting | Phase::Running => "the controller has no device".to_owned(),
+            };
+            let error = PartError::unavailable(why);
+            match command {
+                Command::Hotplug(_, reply) => answer(reply, Err(error)),
+                Command::Unplug(_, reply) | Command::Modify(_, _, reply) | Command::SetUpdating(_, reply) => {
+                    answer(reply, Err(error));
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Answers a caller. One that went away learns the outcome by observing.
+fn answer<T>(reply: Reply<T>, result: Result<T, PartError>) {
+    if reply.send(result).is_err() {
+        tracing::debug!("a caller went away before its answer");
+    }
+}
+
+/// Why serving ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    ByHandle,
+    ByDevice,
+}
+
+/// One device from taking it over to losing it.
+struct Session<D> {
+    device: Arc<D>,
+    shared: Arc<Shared>,
+    events: mpsc::UnboundedReceiver<DeviceEvent>,
+    /// Jobs that failed, until the next retry.
+    aside: BTreeSet<Subject>,
+    retry: Option<Instant>,
+    wait: Duration,
+}
+
+impl<D: DeviceModel> Session<D> {
+    /// Clears away what a stop in the middle left and makes the static PFs, so that the first answer has them.
+    async fn start(&mut self) {
+        loop {
+            self.drain();
+            match self.next_job() {
+                Some(job @ (Job::DestroySf(_) | Job::Configure(Place::Static(_), ..))) => {
+                    self.work(job).await
+                }
+                Some(Job::Configure(..) | Job::FillPool(_)) | None => return,
+            }
+        }
+    }
+
+    async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Ended {
+        loop {
+            tokio::task::consume_budget().await;
+            self.drain();
+            let job = self.next_job();
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(command) => self.handle(command).await,
+                    None => return Ended::ByHandle,
+                },
+                () = std::future::ready(()), if job.is_some() => {
+                    if let Some(job) = job {
+                        self.work(job).await;
+                    }
+                }
+                event = self.events.recv() => match event {
+                    Some(event) => self.absorb(event),
+                    None => return Ended::ByDevice,
+                },
+                () = sleep_until(self.retry), if self.retry.is_some() => {
+                    self.retry = None;
+                    self.aside.clear();
+                }
+            }
+        }
+    }
+
+    /// Takes in all that the device has told until now.
+    fn drain(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            self.absorb(event);
+        }
+    }
+
+    fn absorb(&mut self, event: DeviceEvent) {
+        if let Some(table) = self.shared.table().as_mut() {
+            table.absorb(event);
+        }
+        self.shared.notifier.notify();
+    }
+
+    fn next_job(&self) -> Option<Job> {
+        let next = |table: &mut Table| {
+            let job = table.next_job(&self.aside);
+            if !matches!(job, Some(Job::DestroySf(_))) {
+                table.drain_pool = false;
+            }
+            if job.is_none() && self.aside.is_empty() {
+                // The percentage is that of the start: what VFs take from the pool later is not made up for.
+                table.pool_wanted = 0;
+            }
+            job
+        };
+        self.shared.with(next).ok().flatten()
+    }
+
+    async fn handle(&mut self, command: Command) {
+        self.drain();
+        match command {
+            Command::Hotplug(request, reply) => answer(reply, self.hotplug(&request).await),
+            Command::Unplug(target, reply) => answer(reply, self.unplug(&target).await),
+            Command::Modify(target, change, reply) => answer(reply, self.modify(&target, &change).await),
+            Command::SetUpdating(updating, reply) => {
+                let result = self.shared.with(|table| table.updating = updating);
+                self.shared.notifier.notify();
+                answer(reply, result);
+            }
+        }
+    }
+
+    async fn hotplug(&mut self, request: &HotplugRequest) -> Result<Function, PartError> {
+        let plan = self.shared.with(|table| table.admit(request))??;
+        let place = Place::Slot(plan.slot);
+        let made = async {
+            self.acquire(&plan.grant).await?;
+            let result = self.device.plug(plan.slot, &plan.emulation).await;
+            self.confirm(place, &plan.emulation, result)
+        };
+        let made = made.await;
+        self.clear_orphans().await;
+        made?;
+        let function = self.shared.with(|table| table.function(place))?;
+        function
+            .ok_or_else(|| PartError::failed(format!("hot-plug {}: it vanished from {place}", request.mac)))
+    }
+
+    async fn unplug(&mut self, target: &Target) -> Result<(), PartError> {
+        let slot = self.shared.with(|table| table.admit_unplug(target))??;
+        let result = self.device.unplug(slot).await;
+        self.drain();
+        if self.shared.with(|table| table.functions.contains_key(&Place::Slot(slot)))? {
+            return Err(result.err().unwrap_or_else(|| {
+                PartError::failed(format!("unplug {target}: the device still has it in slot {slot}"))
+            }));
+        }
+        self.clear_orphans().await;
+        Ok(())
+    }
+
+    async fn modify(&mut self, target: &Target, change: &Change) -> Result<(), PartError> {
+        match self.shared.with(|table| table.admit_modify(target, change))?? {
+            ModifyPlan::Nothing => Ok(()),
+            ModifyPlan::Prepare(pf, vf, change) => {
+                self.shared.with(|table| table.prepared.insert((pf, vf), change))?;
+                self.shared.notifier.notify();
+                Ok(())
+            }
+            ModifyPlan::Configure(place, emulation) => {
+                let result = self.device.configure(place, &emulation).await;
+                self.confirm(place, &emulation, result)
+            }
+        }
+    }
+
+    /// Does a job; one that fails is left aside until the next retry.
+    async fn work(&mut self, job: Job) {
+        let subject = job.subject();
+        let result = match &job {
+            Job::DestroySf(sf) => {
+                let result = self.device.destroy_sf(*sf).await;
+                self.drain();
+                match self.shared.with(|table| table.sfs.contains_key(sf)) {
+                    Ok(true) => result,
+                    Ok(false) | Err(_) => Ok(()),
+                }
+            }
+            Job::Configure(place, emulation, grant) => {
+                self.configure(*place, emulation, grant.as_ref()).await
+            }
+            Job::FillPool(grant) => self.acquire(grant).await,
+        };
+        match result {
+            Ok(()) => self.wait = FIRST_RETRY,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, ?subject, "left aside for a while");
+                self.aside.insert(subject);
+                if self.retry.is_none() {
+                    self.retry = Some(Instant::now() + self.wait);
+                    self.wait = (self.wait * 2).min(LAST_RETRY);
+                }
+            }
+        }
+    }
+
+    async fn configure(
+        &mut self,
+        place: Place,
+        emulation: &Emulation,
+        grant: Option<&Grant>,
+    ) -> Result<(), PartError> {
+        if let Some(grant) = grant {
+            self.acquire(grant).await?;
+        }
+        let result = self.device.configure(place, emulation).await;
+        let confirmed = self.confirm(place, emulation, result);
+        if confirmed.is_err() && !self.shared.with(|table| table.functions.contains_key(&place))? {
+            // The host took it away meanwhile: nothing is left to configure.
+            return Ok(());
+        }
+        confirmed?;
+        if let Place::Vf(pf, vf) = place {
+            self.shared.with(|table| table.prepared.remove(&(pf, vf)))?;
+            self.shared.notifier.notify();
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the granted SF exists.
+    async fn acquire(&mut self, grant: &Grant) -> Result<(), PartError> {
+        if grant.pooled {
+            return Ok(());
+        }
+        if let Some(evicted) = grant.evict {
+            self.device.destroy_sf(evicted).await?;
+        }
+        let result = self.device.create_sf(grant.uplink, grant.sf.number).await;
+        self.drain();
+        if self.shared.with(|table| table.sfs.contains_key(&grant.sf))? {
+            return Ok(());
+        }
+        Err(result
+            .err()
+            .unwrap_or_else(|| PartError::failed(format!("create {}: it is not there", grant.sf))))
+    }
+
+    /// What the device shows decides, whatever the operation answered: an operation may fail after its effect.
+    fn confirm(
+        &mut self,
+        place: Place,
+        wanted: &Emulation,
+        result: Result<(), PartError>,
+    ) -> Result<(), PartError> {
+        self.drain();
+        let there = self.shared.with(|table| {
+            table.functions.get(&place).and_then(|emulated| emulated.emulation.as_ref()) == Some(wanted)
+        })?;
+        if there {
+            return Ok(());
+        }
+        Err(result.err().unwrap_or_else(|| PartError::failed(format!("{place} is not as it was configured"))))
+    }
+
+    /// Destroys SFs that lost their function; what fails is a job for later.
+    async fn clear_orphans(&mut self) {
+        loop {
+            self.drain();
+            let orphan = self.shared.with(|table| table.next_orphan(&self.aside)).ok().flatten();
+            match orphan {
+                Some(job) => self.work(job).await,
+                None => return,
+            }
+        }
+    }
+}
+
+async fn sleep_until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
