@@ -183,7 +183,7 @@ impl<D: DeviceModel> Session<D> {
             self.drain();
             match self.next_job() {
                 Some(job @ (Job::DestroySf(_) | Job::Configure(Place::Static(_), ..))) => {
-                    self.work(job).await
+                    self.work(job).await;
                 }
                 Some(Job::Configure(..) | Job::FillPool(_)) | None => return,
             }
