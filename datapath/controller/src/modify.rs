@@ -10,7 +10,7 @@ use crate::{Emulation, Place, Settings};
 pub(crate) enum ModifyPlan {
     /// Everything is so already.
     Nothing,
-    /// Kept for a VF that is not there yet.
+    /// Kept for a VF that is not there yet, in place of what was kept before; nothing where it is empty.
     Prepare(PfId, VfId, Change),
     /// Set on the device.
     Configure(Place, Emulation),
@@ -104,18 +104,16 @@ impl Table {
         change: &Change,
     ) -> Result<ModifyPlan, PartError> {
         let place = Place::Vf(pf, vf);
-        let before = self.prepared.get(&(pf, vf)).cloned().unwrap_or_default();
-        let merged = merge(&before, change);
-        if merged == before {
+        if self.prepared.get(&(pf, vf)).unwrap_or(&Change::default()) == change {
             return Ok(ModifyPlan::Nothing);
         }
-        let Some(now) = self.birth(place) else {
+        let Some(now) = self.unprepared(place) else {
             return Err(PartError::failed(format!("{doing}: no address is left for it")));
         };
         let mut wanted = now.clone();
         self.apply(change, &mut wanted, true);
         self.check_settings(doing, place, &now, &wanted)?;
-        Ok(ModifyPlan::Prepare(pf, vf, merged))
+        Ok(ModifyPlan::Prepare(pf, vf, change.clone()))
     }
 
     /// The rules that hold whether or not the function is there yet.
@@ -175,17 +173,5 @@ impl Table {
                 self.bounds.msix_setting(true)
             ),
         ))
-    }
-}
-
-/// The later settings over the earlier ones.
-fn merge(before: &Change, change: &Change) -> Change {
-    let Change { mac, mtu, features, num_msix, queue_size } = change.clone();
-    Change {
-        mac: mac.or(before.mac),
-        mtu: mtu.or(before.mtu),
-        features: features.or_else(|| before.features.clone()),
-        num_msix: num_msix.or(before.num_msix),
-        queue_size: queue_size.or(before.queue_size),
     }
 }

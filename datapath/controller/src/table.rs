@@ -212,6 +212,17 @@ impl Table {
     /// What a function that firmware or host made is given at its birth; `None` where the place is outside the
     /// firmware's configuration.
     pub(crate) fn birth(&self, place: Place) -> Option<Settings> {
+        let mut settings = self.unprepared(place)?;
+        if let Place::Vf(pf, vf) = place
+            && let Some(change) = self.prepared.get(&(pf, vf))
+        {
+            self.apply(change, &mut settings, true);
+        }
+        Some(settings)
+    }
+
+    /// As [`Table::birth`], with nothing prepared for it.
+    pub(crate) fn unprepared(&self, place: Place) -> Option<Settings> {
         let limits = &self.bounds.limits;
         let mut settings = Settings {
             mac: self.base_mac,
@@ -231,9 +242,6 @@ impl Table {
                 settings.max_queues = self.bounds.queues_for(settings.num_msix);
                 settings.transitional = limits.transitional.vf;
                 settings.mac = self.free_vf_mac(place, pf, vf)?;
-                if let Some(change) = self.prepared.get(&(pf, vf)) {
-                    self.apply(change, &mut settings, true);
-                }
             }
             Place::Slot(_) => return None,
         }

@@ -294,7 +294,13 @@ impl<D: DeviceModel> Session<D> {
         match self.shared.with(|table| table.admit_modify(target, change))?? {
             ModifyPlan::Nothing => Ok(()),
             ModifyPlan::Prepare(pf, vf, change) => {
-                self.shared.with(|table| table.prepared.insert((pf, vf), change))?;
+                self.shared.with(|table| {
+                    if change.is_empty() {
+                        table.prepared.remove(&(pf, vf))
+                    } else {
+                        table.prepared.insert((pf, vf), change)
+                    }
+                })?;
                 self.shared.notifier.notify();
                 Ok(())
             }

@@ -7,7 +7,7 @@ use virtnet_controller::EngineConfig;
 use virtnet_model::{BridgeName, Feature, Features, Mac, QueueSize};
 
 use crate::effect::Effect;
-use crate::firmware::FirmwareConfig;
+use crate::firmware::{FirmwareConfig, FirmwareError};
 
 /// A DPU and its host, as they are switched on.
 #[derive(Clone, Debug)]
@@ -38,6 +38,19 @@ pub struct SimConfig {
     pub udev_renames: bool,
     /// How long things take.
     pub timing: Timing,
+}
+
+impl SimConfig {
+    /// Gives firmware settings other values than the guide's, each as `KEY=VALUE` or, for the second port,
+    /// `p1/KEY=VALUE`. An unknown key or a value out of range changes nothing.
+    pub fn set_firmware<S: AsRef<str>>(&mut self, overrides: &[S]) -> Result<(), FirmwareError> {
+        let mut firmware = self.firmware.clone();
+        for item in overrides {
+            firmware.set_from(item.as_ref())?;
+        }
+        self.firmware = firmware;
+        Ok(())
+    }
 }
 
 impl Default for SimConfig {

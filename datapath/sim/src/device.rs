@@ -117,7 +117,12 @@ impl World {
     }
 
     /// Makes an SF, as `devlink port add` does.
-    pub(crate) fn create_sf(&mut self, uplink: Uplink, number: SfNumber, foreign: bool) -> Result<(), PartError> {
+    pub(crate) fn create_sf(
+        &mut self,
+        uplink: Uplink,
+        number: SfNumber,
+        foreign: bool,
+    ) -> Result<(), PartError> {
         let key = SfKey { port: uplink.port(), number };
         let doing = format!("create {key}");
         self.reachable(&doing)?;
@@ -175,9 +180,8 @@ impl World {
     }
 
     fn user_of(&self, key: SfKey) -> Option<Place> {
-        let uses = |emulated: &Emulated| {
-            emulated.emulation.as_ref().and_then(|emulation| emulation.sf) == Some(key)
-        };
+        let uses =
+            |emulated: &Emulated| emulated.emulation.as_ref().and_then(|emulation| emulation.sf) == Some(key);
         self.device.functions.iter().find(|(_, emulated)| uses(emulated)).map(|(place, _)| *place)
     }
 
@@ -205,7 +209,10 @@ impl World {
             return Err(PartError::failed(format!("{doing}: it is taken")));
         }
         self.check_sf(&doing, place, emulation)?;
-        self.set_function(place, Some(Emulated { emulation: Some(emulation.clone()), ..Emulated::default() }));
+        self.set_function(
+            place,
+            Some(Emulated { emulation: Some(emulation.clone()), ..Emulated::default() }),
+        );
         self.appears(place);
         Ok(())
     }

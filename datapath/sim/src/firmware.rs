@@ -105,18 +105,23 @@ impl FirmwareConfig {
     pub fn guide_with(overrides: &str) -> Result<Self, FirmwareError> {
         let mut config = Self::guide();
         for item in overrides.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-            let malformed = || FirmwareError::Malformed(item.to_owned());
-            let (key, value) = item.split_once('=').ok_or_else(malformed)?;
-            let (port, key) = match key.split_once('/') {
-                None => (EswitchPort::P0, key),
-                Some((port, key)) => (port.parse().map_err(|_| malformed())?, key),
-            };
-            config.set(port, key.trim(), value.trim())?;
+            config.set_from(item)?;
         }
         Ok(config)
     }
 
-    /// One value, as [`FirmwareConfig::guide_with`] takes it.
+    /// One value, as `KEY=VALUE` or `p1/KEY=VALUE`.
+    pub fn set_from(&mut self, item: &str) -> Result<(), FirmwareError> {
+        let malformed = || FirmwareError::Malformed(item.to_owned());
+        let (key, value) = item.split_once('=').ok_or_else(malformed)?;
+        let (port, key) = match key.split_once('/') {
+            None => (EswitchPort::P0, key),
+            Some((port, key)) => (port.parse().map_err(|_| malformed())?, key),
+        };
+        self.set(port, key.trim(), value.trim())
+    }
+
+    /// One value of a port.
     pub fn set(&mut self, port: EswitchPort, key: &str, value: &str) -> Result<(), FirmwareError> {
         let value = check(port, key, value)?;
         self.0.entry(port).or_default().insert(key.to_owned(), value);
@@ -217,9 +222,10 @@ mod tests {
 
     #[test]
     fn overrides_are_taken_by_port_and_kept_in_one_form() {
-        let config =
-            FirmwareConfig::guide_with("PF_TOTAL_SF=0x20c, p1/PF_TOTAL_SF=64,VIRTIO_NET_EMULATION_VENDOR_ID=0X1AF4")
-                .unwrap();
+        let config = FirmwareConfig::guide_with(
+            "PF_TOTAL_SF=0x20c, p1/PF_TOTAL_SF=64,VIRTIO_NET_EMULATION_VENDOR_ID=0X1AF4",
+        )
+        .unwrap();
         assert_eq!(config.values()[&EswitchPort::P0]["PF_TOTAL_SF"], "524");
         assert_eq!(config.values()[&EswitchPort::P1]["PF_TOTAL_SF"], "64");
         assert_eq!(config.values()[&EswitchPort::P0]["VIRTIO_NET_EMULATION_VENDOR_ID"], "0x1af4");

@@ -163,6 +163,7 @@ impl World {
     /// Power off and on: what is not in non-volatile memory is gone, and the firmware's next values are in force.
     pub(crate) fn power_cycle(&mut self) {
         self.dpu_up = false;
+        self.controller_reachable = true;
         self.host_off();
         for state in self.firmware.values_mut() {
             state.current.clone_from(&state.next_boot);
@@ -178,7 +179,10 @@ impl World {
             self.touch(part);
         }
         self.schedule(self.config.timing.dpu_boot, Action::DpuBooted);
-        self.schedule(self.config.timing.dpu_boot + self.config.timing.controller_start, Action::ControllerStarts);
+        self.schedule(
+            self.config.timing.dpu_boot + self.config.timing.controller_start,
+            Action::ControllerStarts,
+        );
         self.host_boot();
     }
 
