@@ -7,7 +7,7 @@ use virtnet_model::{ControllerState, Function, FunctionKind, Mac};
 
 use super::budget::{Budget, sf_exhausted};
 use super::{Assessment, Claims, For, Input, Part, Removal, Stand, Step, function, port, representor};
-use crate::desired::{Device, Wanted, WantedFunction};
+use crate::desired::{Device, Wanted};
 
 /// Plans what one device needs now.
 pub(super) fn plan(
