@@ -308,7 +308,7 @@ impl Wanted {
         let mac: Option<Mac> = mac.as_deref().map(str::parse).transpose().map_err(Unusable::at("mac"))?;
         let choice =
             function.choice().map_err(|error| Unusable { field: "function", reason: error.to_string() })?;
-        let pf = |pf: u16| PfId::try_from(u32::from(pf)).map_err(Unusable::at("function.pf"));
+        let pf = |field, pf: u16| PfId::try_from(u32::from(pf)).map_err(Unusable::at(field));
         let function = match choice {
             FunctionChoice::Hotplug(hotplug) => WantedFunction::HotPlug {
                 mac: mac.unwrap_or_else(|| derived_mac(uid)),
@@ -325,9 +325,11 @@ impl Wanted {
                     .map_err(Unusable::at("function.hotplug.sfNumber"))?,
                 host: hotplug.host.filter(|host| !host.is_empty()),
             },
-            FunctionChoice::Static(function) => WantedFunction::Static { pf: pf(function.pf)?, mac },
+            FunctionChoice::Static(function) => {
+                WantedFunction::Static { pf: pf("function.static.pf", function.pf)?, mac }
+            }
             FunctionChoice::Vf(function) => WantedFunction::Vf {
-                pf: pf(function.pf)?,
+                pf: pf("function.vf.pf", function.pf)?,
                 vf: VfId::try_from(u32::from(function.vf)).map_err(Unusable::at("function.vf.vf"))?,
                 mac,
                 transitional: function.transitional,

@@ -15,7 +15,7 @@ mod properties {
     use virtnet_agent::{Part, Plan, Stand, Step, Uid, WantedFunction, device_status, plan};
     use virtnet_crds::Reason;
     use virtnet_crds::conditions::{RECONCILING, STALLED};
-    use virtnet_model::{FunctionId, FunctionKind, IfName, Owner, SfNumber, Target};
+    use virtnet_model::{FunctionId, FunctionKind, IfName, Owner, Port, SfNumber, Target};
 
     use super::fixture::{DPU, World};
     use super::worlds::{parts, world};
@@ -198,7 +198,7 @@ mod properties {
             for step in &plan.steps {
                 let Some(name) = port_name(step) else { continue };
                 let switch = world.observed.switch.as_ref().expect("no port is touched without the switch");
-                let owner = switch.ports.get(name).map(|port| port.owner());
+                let owner = switch.ports.get(name).map(Port::owner);
                 match (step, owner) {
                     (Step::SetPort { .. }, None) => {}
                     (Step::SetPort { device, .. }, Some(Some(owner))) => {

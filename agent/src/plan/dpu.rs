@@ -96,7 +96,7 @@ fn settings_of_vfs(
                 )
             })
         })
-        .filter(|device| function::hands_over(claims, input, device, &state.limits))
+        .filter(|device| function::hands_over(input, claims, device, &state.limits))
         .peekable();
     (vfs.peek().is_some(), vfs.any(|device| !function::is_handed_over(device, state)))
 }

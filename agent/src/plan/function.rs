@@ -192,6 +192,7 @@ fn in_service(input: &Input<'_>, function: &Function) -> Outcome {
 }
 
 /// A VF that the host has not made: its settings are handed over before it does.
+#[expect(clippy::too_many_arguments, reason = "it depends on all that a function depends on")]
 fn plan_unborn(
     input: &Input<'_>,
     claims: &Claims<'_>,
@@ -249,7 +250,7 @@ fn plan_unborn(
 }
 
 /// Whether the VF has settings to be handed over before the host makes it, and nothing stands in the way of that.
-pub(super) fn hands_over(claims: &Claims<'_>, input: &Input<'_>, device: &Device, limits: &Limits) -> bool {
+pub(super) fn hands_over(input: &Input<'_>, claims: &Claims<'_>, device: &Device, limits: &Limits) -> bool {
     let Ok(wanted) = &device.wanted else { return false };
     !device.deleting
         && !input.held.contains_key(&(device.uid.clone(), Part::Function))

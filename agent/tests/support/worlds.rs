@@ -71,10 +71,13 @@ fn object(rng: &mut ChaCha8Rng, index: u32) -> Value {
             "uplink": any_or_none(rng, &["p0", "p1"]),
         }}),
     };
-    let notes: Vec<_> = (0..rng.random_range(0..3)).map(|_| mac(rng)).collect();
+    let wanted_mac = mac(rng);
+    let mut notes: Vec<_> = (0..rng.random_range(0..2)).map(|_| mac(rng)).collect();
+    if rng.random_bool(0.6) {
+        notes.push(wanted_mac.clone());
+    }
     let known = rng.random_bool(0.5);
     let sf = pick(rng, &[2000, 2001, 2002]);
-    let wanted_mac = mac(rng);
     without_nulls(json!({
         "apiVersion": "virtnet.dev/v1alpha1",
         "kind": "VirtnetDevice",
