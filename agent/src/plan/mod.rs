@@ -4,6 +4,7 @@
 //! Pure: no clock, no I/O, no memory of earlier plans. The same input gives the same plan. A plan holds only what can be
 //! done at once; what needs its result is planned from the next observation.
 
+mod allowed;
 mod budget;
 mod claims;
 mod device;
