@@ -107,7 +107,7 @@ impl FieldError {
             .iter()
             .map(|value| match value {
                 Value::String(text) => quoted(text),
-                other => quoted(&other.to_string()),
+                other => quoted(&json_text(other)),
             })
             .collect();
         let detail = format!("supported values: {}", supported.join(", "));
@@ -133,7 +133,7 @@ impl FieldError {
             (FieldErrorKind::Invalid, Value::Object(_)) => None,
             (_, Value::String(text)) => Some(quoted(text)),
             (_, Value::Number(number)) => Some(plain_number(number)),
-            (_, other) => Some(other.to_string()),
+            (_, other) => Some(json_text(other)),
         }
     }
 }
@@ -167,6 +167,11 @@ pub(crate) fn quoted(text: &str) -> String {
     }
     out.push('"');
     out
+}
+
+/// JSON as the server prints it: fit to stand in HTML.
+fn json_text(value: &Value) -> String {
+    value.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
 /// A number as the server prints it: integers in full, others in the shortest form, with an exponent for those

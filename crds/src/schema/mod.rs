@@ -6,6 +6,9 @@
 //! (`structure`, `lists`); the CEL rules (`rules`) are left out where that found something they could not rely
 //! on. The server's order of errors is random where several fields are wrong; here it is that of the fields.
 //!
+//! A whole number written with a fraction (`7.0`) counts as an integer, as on the server; there a rule that looks at
+//! such a number from further up fails to evaluate, which is not imitated: neither kubectl nor kube-rs sends one.
+//!
 //! What a server checks outside of the schema is not here: metadata (see [`crate::validate`]), names, versions,
 //! the size of the whole object, the cost of rules.
 
