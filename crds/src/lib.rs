@@ -22,6 +22,7 @@ pub mod conditions;
 pub mod crd;
 pub mod limits;
 pub mod schema;
+pub mod yaml;
 
 pub use common::{Conditions, DpuSelector, FunctionType, NEVER_OBSERVED, Port};
 pub use controller_conf::{ControllerConf, StaticPfConf, VfConf};
