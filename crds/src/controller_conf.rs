@@ -15,12 +15,15 @@ use crate::rules;
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.ibDevLag) || !(has(self.ibDevP0) || has(self.ibDevP1))")
-    .message("controller.ibDevLag excludes controller.ibDevP0 and controller.ibDevP1"))]
+    .message("controller.ibDevLag excludes controller.ibDevP0 and controller.ibDevP1")
+    .field_path(".ibDevLag"))]
 #[x_kube(validation = Rule::new(
     "!(has(self.isLag) && self.isLag) || !(has(self.singlePort) && self.singlePort)")
-    .message("controller.isLag and controller.singlePort exclude each other"))]
+    .message("controller.isLag and controller.singlePort exclude each other")
+    .field_path(".singlePort"))]
 #[x_kube(validation = Rule::new("!has(self.pfMac) || !has(self.staticPf) || !has(self.staticPf.macBase)")
-    .message("controller.pfMac and controller.staticPf.macBase are the same setting of two generations: give one"))]
+    .message("controller.pfMac and controller.staticPf.macBase are the same setting of two generations: give one")
+    .field_path(".pfMac"))]
 pub struct ControllerConf {
     /// ib_dev_p0: the RDMA device for SFs on port 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,7 +116,8 @@ pub struct StaticPfConf {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.macBase) || has(self.vfsPerPf)")
-    .message("controller.vf.vfsPerPf is required where controller.vf.macBase is given"))]
+    .message("controller.vf.vfsPerPf is required where controller.vf.macBase is given")
+    .field_path(".macBase"))]
 pub struct VfConf {
     /// mac_base: MAC address of the first VF; it needs vfsPerPf.
     #[serde(default, skip_serializing_if = "Option::is_none")]

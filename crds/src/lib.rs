@@ -21,7 +21,9 @@ mod tuning;
 pub mod conditions;
 pub mod crd;
 pub mod limits;
+pub mod metadata;
 pub mod schema;
+pub mod validate;
 pub mod yaml;
 
 pub use common::{Conditions, DpuSelector, FunctionType, NEVER_OBSERVED, Port};

@@ -12,7 +12,8 @@ use crate::common::bounded_map;
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.tag) && has(self.trunks) && self.trunks.size() > 0)")
     .message("port.tag and a non-empty port.trunks exclude each other: \
-        tag makes an access port, trunks a trunk port"))]
+        tag makes an access port, trunks a trunk port")
+    .field_path(".tag"))]
 pub struct PortSpec {
     /// Name of the bridge: that of a network interface. The bridge must exist; the agent makes none.
     #[schemars(length(min = 1, max = 15))]

@@ -48,7 +48,8 @@ fn one_at_a_time() -> u32 {
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.perVf) || self.replicas == 0")
-    .message("exactly one of replicas and perVf may be given"))]
+    .message("exactly one of replicas and perVf may be given")
+    .field_path(".perVf"))]
 #[x_kube(validation = Rule::new("has(self.perVf) == has(self.template.spec.__function__.vf)")
     .message("template.spec.function.vf goes with perVf; with replicas give hotplug or static")
     .field_path(".template.spec.function"))]
