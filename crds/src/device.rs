@@ -7,6 +7,7 @@ use crate::common::{Conditions, DpuSelector, NEVER_OBSERVED, conditions_schema, 
 use crate::device_status::{FunctionStatus, HostStatus, Pending, PortStatus, RepresentorStatus};
 use crate::feature::Feature;
 use crate::function::FunctionSpec;
+use crate::limits;
 use crate::port::PortSpec;
 use crate::rules;
 use crate::tuning::{LinkState, Queues, RebindPolicy};
@@ -50,7 +51,7 @@ pub struct VirtnetDeviceSpec {
     /// Name of the Dpu. It may be absent until the device is bound, and may change only while status.function
     /// is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = limits::NAME_MAX))]
     pub dpu: Option<String>,
     /// Which DPUs the device may be bound to; required where dpu is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,7 +68,7 @@ pub struct VirtnetDeviceSpec {
     pub mac: Option<String>,
     /// MTU in bytes: 68 to 9978. If absent, the controller's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 68, max = 9978))]
+    #[schemars(range(min = limits::MTU_MIN, max = limits::MTU_MAX))]
     pub mtu: Option<u16>,
     /// Virtqueues. If absent, the controller's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,7 +76,7 @@ pub struct VirtnetDeviceSpec {
     pub queues: Option<Queues>,
     /// MSI-X vectors; more than queues.max. If absent, the controller's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 2048))]
+    #[schemars(range(min = 1, max = limits::MSIX_MAX))]
     pub msix: Option<u16>,
     /// Features to offer, by their names in the virtio specification. If absent, the controller's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,7 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::FunctionType;
+use crate::limits;
 
 /// A change that waits for something the agent can't do.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -84,7 +85,7 @@ pub struct FunctionStatus {
 #[serde(rename_all = "camelCase")]
 pub struct RepresentorStatus {
     /// Name of the netdev, such as en3f0pf0sf2000.
-    #[schemars(length(max = 15))]
+    #[schemars(length(max = limits::INTERFACE_NAME_MAX))]
     pub name: String,
     /// Number of the SF.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::{FunctionType, Port, bounded_map};
+use crate::limits;
 
 /// Versions of the programs on the DPU.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -134,7 +135,7 @@ pub struct UndeclaredFunction {
     pub mac: Option<String>,
     /// The representor of its SF.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 15))]
+    #[schemars(length(max = limits::INTERFACE_NAME_MAX))]
     pub representor: Option<String>,
 }
 

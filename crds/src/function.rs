@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::FunctionType;
+use crate::limits;
 use crate::rules;
 
 /// Where the SF behind a hot-plugged function is made.
@@ -50,7 +51,7 @@ pub struct HotplugFunction {
     pub transitional: bool,
     /// Number of the SF, unique on its port; if absent, the controller chooses one from 2000 on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1000, max = 65535))]
+    #[schemars(range(min = limits::SF_NUMBER_MIN, max = limits::SF_NUMBER_MAX))]
     pub sf_number: Option<u32>,
     /// Which host of a multi-host DPU gets the function; if absent, the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,10 +2,6 @@
 
 /// Longest name of a Kubernetes object (RFC 1123 subdomain), in bytes.
 pub const NAME_MAX: u32 = 253;
-/// Longest host name, label value or single RFC 1123 label that the schemas take, in bytes.
-pub const LABEL_MAX: u32 = 63;
-/// Longest label key: a prefix of 253 bytes, a slash and a name of 63.
-pub const LABEL_KEY_MAX: u32 = 317;
 /// Smallest MTU of an IPv4 link (RFC 791), in bytes.
 pub const MTU_MIN: u16 = 68;
 /// Largest MTU that a virtio-net function of a BlueField takes, in bytes.
@@ -22,3 +18,5 @@ pub const MSIX_MAX: u16 = 2048;
 pub const QUEUE_SIZE_MAX: u16 = 32768;
 /// First SF number that the virtio-net controller uses.
 pub const SF_NUMBER_MIN: u32 = 1000;
+/// Last SF number whose representor's name, such as en3f0pf0sf65535, is the name of a network interface.
+pub const SF_NUMBER_MAX: u32 = 65535;

@@ -6,6 +6,7 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::bounded_map;
+use crate::limits;
 
 /// The port that connects the function's representor to a bridge.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -16,7 +17,7 @@ use crate::common::bounded_map;
     .field_path(".tag"))]
 pub struct PortSpec {
     /// Name of the bridge: that of a network interface. The bridge must exist; the agent makes none.
-    #[schemars(length(min = 1, max = 15))]
+    #[schemars(length(min = 1, max = limits::INTERFACE_NAME_MAX))]
     #[x_kube(validation = Rule::new("self.matches('^[^/:\\\\s]+$') && self != '.' && self != '..'")
         .message("port.bridge must be the name of a network interface: \
             up to 15 characters, no slash, colon or white space, not . or .."))]
@@ -27,11 +28,11 @@ pub struct PortSpec {
     pub type_: String,
     /// VLAN of an access port: 1 to 4094.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 4094))]
+    #[schemars(range(min = limits::VLAN_MIN, max = limits::VLAN_MAX))]
     pub tag: Option<u16>,
     /// VLANs of a trunk port, each 1 to 4094; if empty, the port carries all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 4094), inner(range(min = 1, max = 4094)))]
+    #[schemars(length(max = 4094), inner(range(min = limits::VLAN_MIN, max = limits::VLAN_MAX)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub trunks: Vec<u16>,
     /// Keys to add to the port's external_ids. Those beginning with virtnet- are the agent's.

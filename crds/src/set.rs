@@ -10,6 +10,7 @@ use crate::common::{
 };
 use crate::feature::Feature;
 use crate::function::{HotplugFunction, StaticFunction};
+use crate::limits;
 use crate::port::PortSpec;
 use crate::rules;
 use crate::tuning::{LinkState, Queues, RebindPolicy};
@@ -169,7 +170,7 @@ pub struct DeviceTemplateSpec {
     pub mac: Option<String>,
     /// MTU in bytes: 68 to 9978. If absent, the controller's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 68, max = 9978))]
+    #[schemars(range(min = limits::MTU_MIN, max = limits::MTU_MAX))]
     pub mtu: Option<u16>,
     /// Virtqueues. If absent, the controller's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -177,7 +178,7 @@ pub struct DeviceTemplateSpec {
     pub queues: Option<Queues>,
     /// MSI-X vectors; more than queues.max. If absent, the controller's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 2048))]
+    #[schemars(range(min = 1, max = limits::MSIX_MAX))]
     pub msix: Option<u16>,
     /// Features to offer, by their names in the virtio specification. If absent, the controller's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

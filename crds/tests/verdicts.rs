@@ -3,6 +3,8 @@
 //! A refused file begins with its messages, in order: `# refused: MESSAGE`, then `# line: LINE` for the line that is
 //! blamed. A file with two documents about one object is an update, of the first to the second, and has no lines.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a helper of a test fails the test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
