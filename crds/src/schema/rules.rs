@@ -39,16 +39,15 @@ impl Rules {
         let mut bare = without_rules_and_defaults(schema, path)?;
         bare[RULES] = Value::Array(rules.clone());
         let compiled = kube_cel::compile_schema(&bare);
-        if let Some(reason) = compiled.compilation_errors().first() {
-            return Err(error("", reason.to_string()));
-        }
         let mut transitions = Vec::new();
-        for result in compiled.validations.iter().flatten() {
+        for (result, rule) in compiled.validations.iter().zip(rules) {
+            let text = rule["rule"].as_str().unwrap_or_default();
+            let result = result.as_ref().map_err(|reason| error(text, reason.to_string()))?;
             if result.rule.optional_old_self == Some(true) {
-                return Err(error(&result.rule.rule, "optionalOldSelf works only on the server".to_owned()));
+                return Err(error(text, "optionalOldSelf works only on the server".to_owned()));
             }
             if result.is_transition_rule {
-                transitions.push(result.rule.rule.clone());
+                transitions.push(text.to_owned());
             }
         }
         let type_name = schema.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();

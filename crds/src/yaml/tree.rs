@@ -146,7 +146,6 @@ impl<'t> Reader<'t> {
             None if style == ScalarStyle::Plain => scalar::plain(text),
             None => Ok(text.into()),
             Some(tag) if tag.handle() == "tag:yaml.org,2002:" => scalar::tagged(tag.suffix(), text),
-            Some(tag) if tag.suffix().is_empty() => Ok(text.into()),
             Some(tag) => {
                 Err(format!("the tag {}{} has no meaning in a manifest", tag.handle(), tag.suffix()))
             }
@@ -232,13 +231,20 @@ impl Entries {
         self.list.push(entry);
     }
 
-    /// Takes over the entries that the mapping doesn't have yet, at the line of the merge key.
+    /// Takes over the entries of a map, at the line of the merge key; of several maps, the first that has a key.
     fn merge(&mut self, value: Node, line: usize) -> Result<(), String> {
         match value.tree {
             Tree::Mapping(merged) => {
                 for entry in merged {
-                    if !self.places.contains_key(&entry.key) {
-                        self.push(Entry { line, ..entry }, true);
+                    match self.places.get(&entry.key) {
+                        None => self.push(Entry { line, ..entry }, true),
+                        Some((_, true)) => {}
+                        Some((_, false)) => {
+                            return Err(format!(
+                                "kubectl would replace key {:?} by that of the merged map; put << before it",
+                                entry.key
+                            ));
+                        }
                     }
                 }
                 Ok(())
