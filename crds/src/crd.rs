@@ -7,9 +7,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
-use serde_json::{Number, Value, json};
+use serde_json::{Value, json};
 
 use crate::common::NEVER_OBSERVED;
+use crate::numbers::write_whole_numbers_as_integers;
 use crate::{Dpu, VirtnetDevice, VirtnetDeviceSet};
 
 /// The one format kept. Of numbers, the bounds say all, and a server words its errors oddly where there is a format.
@@ -90,19 +91,5 @@ fn clean(schema: &mut JSONSchemaProps) {
     }
     if let Some(JSONSchemaPropsOrBool::Schema(value)) = &mut schema.additional_properties {
         clean(value);
-    }
-}
-
-fn write_whole_numbers_as_integers(value: &mut Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(write_whole_numbers_as_integers),
-        Value::Object(fields) => fields.values_mut().for_each(write_whole_numbers_as_integers),
-        Value::Number(number) => {
-            // Display of a whole float has no fraction, so its text is that of the integer.
-            if let Some(integer) = number.as_f64().and_then(|float| float.to_string().parse::<i64>().ok()) {
-                *number = Number::from(integer);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
 }

@@ -22,6 +22,7 @@ pub mod conditions;
 pub mod crd;
 pub mod limits;
 pub mod metadata;
+pub mod numbers;
 pub mod schema;
 pub mod validate;
 pub mod yaml;
