@@ -1,4 +1,20 @@
-//! The virtnet.dev API: kinds, validation, conditions and reasons.
+//! The virtnet.dev API: kinds, validation, conditions and reasons. No client, and nothing asynchronous.
+//!
+//! Three kinds, of which `crdgen` writes the definitions to `manifests/crds/`:
+//!
+//! - [`VirtnetDevice`] (namespaced, `vnd`): one virtio-net function of a DPU and its Open vSwitch port.
+//! - [`Dpu`] (cluster scoped): a DPU, its wanted configuration and what its agent found.
+//! - [`VirtnetDeviceSet`] (namespaced, `vnds`): many devices from one template.
+//!
+//! The columns of `kubectl get` read what was found, not what is wanted: TYPE, PF, VF, BDF, MAC and VUID are those of
+//! `status.function`, which is absent until the agent may have made the function. Only DPU is from the spec.
+//!
+//! Who writes what, each by server-side apply with a field manager of its own ([`manager`]): people and GitOps the
+//! specs; the binder `spec.dpu` where it was empty; the set controller the devices of its sets; the agent the status
+//! of its devices and of its `Dpu`; the liveness controller the condition `Ready` of a silent DPU's devices.
+//!
+//! [`validate`] judges manifests offline as a strict API server would, by [`yaml`], [`metadata`] and [`schema`].
+//! [`conditions`] merges conditions, and [`Reason`] is the one table of their reasons.
 
 #![allow(unreachable_pub, reason = "KubeSchema copies each public struct into the body of a function")]
 #![allow(clippy::duplicated_attributes, reason = "each column of a kind is an attribute with parts alike")]

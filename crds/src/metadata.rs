@@ -104,17 +104,7 @@ pub fn validate(metadata: Option<&Value>, scope: Scope) -> Vec<FieldError> {
         qualified_name("metadata.finalizers", finalizer, finalizer, &mut errors);
     }
     for owner in list(metadata, "ownerReferences") {
-        for field in ["apiVersion", "kind", "name", "uid"] {
-            if owner.get(field).and_then(Value::as_str).is_none_or(str::is_empty) {
-                let word =
-                    if field == "apiVersion" { "version must not be empty" } else { "must not be empty" };
-                errors.push(FieldError::invalid(
-                    &format!("metadata.ownerReferences.{field}"),
-                    "".into(),
-                    word,
-                ));
-            }
-        }
+        owner_reference(owner, &mut errors);
     }
     errors
 }
@@ -185,7 +175,7 @@ fn namespace(namespace: &str, scope: Scope, errors: &mut Vec<FieldError>) {
         )),
         Scope::Namespaced => {
             if namespace.len() > LABEL_MAX {
-                errors.push(FieldError::invalid(path, namespace.into(), too_long(LABEL_MAX)));
+                errors.push(FieldError::invalid(path, namespace.into(), name_too_long(LABEL_MAX)));
             }
             if !is_label(namespace) {
                 errors.push(FieldError::invalid(path, namespace.into(), LABEL));
@@ -194,10 +184,32 @@ fn namespace(namespace: &str, scope: Scope, errors: &mut Vec<FieldError>) {
     }
 }
 
+fn owner_reference(owner: &Value, errors: &mut Vec<FieldError>) {
+    let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default();
+    let api_version = text("apiVersion");
+    let version = match api_version.split_once('/') {
+        Some((_, version)) if version.contains('/') => "",
+        Some((_, version)) => version,
+        None => api_version,
+    };
+    let mut complain = |field: &str, detail: &str| {
+        let path = format!("metadata.ownerReferences.{field}");
+        errors.push(FieldError::invalid(&path, text(field).into(), detail));
+    };
+    if version.is_empty() {
+        complain("apiVersion", "version must not be empty");
+    }
+    for field in ["kind", "name", "uid"] {
+        if text(field).is_empty() {
+            complain(field, "must not be empty");
+        }
+    }
+}
+
 /// Reports `shown` where `checked` is no name of an object.
 fn subdomain(path: &str, shown: &str, checked: &str, errors: &mut Vec<FieldError>) {
     if checked.len() > NAME_MAX {
-        errors.push(FieldError::invalid(path, shown.into(), too_long(NAME_MAX)));
+        errors.push(FieldError::invalid(path, shown.into(), name_too_long(NAME_MAX)));
     }
     if !is_subdomain(checked) {
         errors.push(FieldError::invalid(path, shown.into(), SUBDOMAIN));
@@ -242,6 +254,11 @@ fn label_value(value: &str, errors: &mut Vec<FieldError>) {
     if !value.is_empty() && !is_key_part(value) {
         errors.push(FieldError::invalid(path, value.into(), LABEL_VALUE));
     }
+}
+
+/// The server counts bytes here too, though it says characters.
+fn name_too_long(max: usize) -> String {
+    format!("must be no more than {max} characters")
 }
 
 fn too_long(max: usize) -> String {
