@@ -60,7 +60,10 @@ fn find<'a>(steps: &[Step], value: &'a Value) -> Option<&'a Value> {
         },
         Step::Where { field, equals } => value.as_array()?.iter().find_map(|item| {
             let found = field.iter().try_fold(item, |at, name| at.get(name))?;
-            let same = found.as_str().map_or_else(|| found.to_string() == *equals, |text| text == equals);
+            let same = match found {
+                Value::String(text) => text == equals,
+                other => serde_json::from_str::<Value>(equals).is_ok_and(|wanted| wanted == *other),
+            };
             if same { find(rest, item) } else { None }
         }),
     }

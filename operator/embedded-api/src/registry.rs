@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::schema::Schema;
 use serde_json::{Value, json};
+use virtnet_crds::schema::Schema;
 
 use crate::builtin;
 use crate::jsonpath::JsonPath;

@@ -30,7 +30,7 @@ impl Include {
 pub(crate) fn table(
     resource: &Resource,
     objects: &[Value],
-    metadata: Value,
+    metadata: &Value,
     include: Include,
     headed: bool,
     now: Timestamp,

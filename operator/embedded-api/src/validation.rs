@@ -190,12 +190,5 @@ fn owner_references(meta: &Map<String, Value>, causes: &mut Vec<Cause>) {
 /// What the schema says against an object; `live` is what it replaces.
 pub(crate) fn schema(resource: &Resource, value: &Value, live: Option<&Value>) -> Vec<Cause> {
     let errors = resource.schema.validate(value, live);
-    errors.iter().map(field_cause).collect()
-}
-
-fn field_cause(error: &crate::schema::FieldError) -> Cause {
-    // The error's words begin with its path, which a cause names apart.
-    let words = error.to_string();
-    let message = words.strip_prefix(&format!("{}: ", error.path)).unwrap_or(&words);
-    Cause::new(error.kind.reason(), error.path.as_str(), message)
+    errors.iter().map(|error| Cause::new(error.kind.reason(), error.path.as_str(), error.body())).collect()
 }

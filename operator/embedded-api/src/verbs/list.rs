@@ -146,7 +146,7 @@ fn present(request: &Request, objects: &[Arc<Object>], metadata: Value) -> Resul
         }),
         Shape::Table => {
             let now = request.core.clock.now();
-            table::table(resource, &items, metadata, request.include()?, true, now)
+            table::table(resource, &items, &metadata, request.include()?, true, now)
         }
     })
 }

@@ -116,7 +116,7 @@ impl Request {
             Shape::Table => {
                 let metadata = serde_json::json!({ "resourceVersion": object::resource_version(&value) });
                 let now = self.core.clock.now();
-                table::table(&self.resource, &[value], metadata, self.include()?, true, now)
+                table::table(&self.resource, &[value], &metadata, self.include()?, true, now)
             }
         })
     }

@@ -202,7 +202,7 @@ impl View {
                 let headed = std::mem::replace(&mut self.headed, false);
                 let metadata = json!({ "resourceVersion": object::resource_version(&value) });
                 let now = self.request.core.clock.now();
-                table::table(&self.request.resource, &[value], metadata, self.include, headed, now)
+                table::table(&self.request.resource, &[value], &metadata, self.include, headed, now)
             }
         };
         json!({ "type": kind, "object": object })
@@ -224,7 +224,7 @@ impl View {
             }
             Shape::Table => {
                 let now = self.request.core.clock.now();
-                table::table(resource, &[], metadata, self.include, false, now)
+                table::table(resource, &[], &metadata, self.include, false, now)
             }
         };
         json!({ "type": "BOOKMARK", "object": object })
