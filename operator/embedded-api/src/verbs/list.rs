@@ -68,7 +68,7 @@ pub(crate) fn list(request: &Request) -> Result<Reply, ApiError> {
             metadata["remainingItemCount"] = remaining.into();
         }
     }
-    present(request, &selected.objects, metadata).map(Reply::ok)
+    present(request, &selected.objects, &metadata).map(Reply::ok)
 }
 
 /// Looks up what a query selects; a token or an exact version asks for an earlier state.
@@ -127,7 +127,7 @@ fn position(value: &Value) -> (String, String) {
     (object::namespace(value).to_owned(), object::name(value).to_owned())
 }
 
-fn present(request: &Request, objects: &[Arc<Object>], metadata: Value) -> Result<Value, ApiError> {
+fn present(request: &Request, objects: &[Arc<Object>], metadata: &Value) -> Result<Value, ApiError> {
     let resource = &request.resource;
     let items: Vec<Value> =
         objects.iter().map(|one| events::from_stored(resource, one.value.clone())).collect();
@@ -146,7 +146,7 @@ fn present(request: &Request, objects: &[Arc<Object>], metadata: Value) -> Resul
         }),
         Shape::Table => {
             let now = request.core.clock.now();
-            table::table(resource, &items, &metadata, request.include()?, true, now)
+            table::table(resource, &items, metadata, request.include()?, true, now)
         }
     })
 }
