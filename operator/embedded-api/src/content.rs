@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::protobuf;
 use crate::status::ApiError;
 
 /// The form in which objects are answered.
@@ -59,6 +60,20 @@ pub(crate) fn accepted(header: Option<&str>) -> Result<Shape, ApiError> {
 pub(crate) struct Document {
     pub(crate) value: Value,
     pub(crate) duplicates: Vec<String>,
+}
+
+/// Reads an object in the form that the content type says; JSON where it says nothing.
+pub(crate) fn body(media_type: &str, body: &[u8]) -> Result<Document, ApiError> {
+    const READ: &str = "application/json, application/yaml";
+    match media_type {
+        "" | "application/json" => json(body),
+        "application/yaml" => yaml(body),
+        protobuf::MEDIA_TYPE => {
+            let value = protobuf::decode(body).ok_or_else(|| ApiError::unsupported_media_type(READ))?;
+            Ok(Document { value, duplicates: Vec::new() })
+        }
+        _ => Err(ApiError::unsupported_media_type(READ)),
+    }
 }
 
 /// Reads JSON. Numbers without a fraction become integers, as in the API machinery.

@@ -23,6 +23,7 @@ mod jsonpath;
 mod object;
 mod openapi;
 mod path;
+mod protobuf;
 mod query;
 mod registry;
 mod reply;

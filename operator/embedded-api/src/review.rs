@@ -14,7 +14,7 @@ pub(crate) fn answer(call: &Call, kind: &'static str) -> Result<Reply, ApiError>
     if call.method != Method::POST {
         return Err(ApiError::method_not_allowed(call.method.as_str(), &call.path));
     }
-    let mut review = content::json(&call.body)?.value;
+    let mut review = content::body(call.content_type(), &call.body)?.value;
     if review.get("kind").and_then(Value::as_str) != Some(kind) {
         return Err(ApiError::bad_request(format!("the body must be a {kind}")));
     }

@@ -61,11 +61,7 @@ impl Request {
 
     /// Reads the body as an object of this resource, in the form of the request.
     pub(crate) fn object(&self) -> Result<Document, ApiError> {
-        let document = match self.call.content_type() {
-            "" | "application/json" => content::json(&self.call.body)?,
-            "application/yaml" => content::yaml(&self.call.body)?,
-            _ => return Err(ApiError::unsupported_media_type("application/json, application/yaml")),
-        };
+        let document = content::body(self.call.content_type(), &self.call.body)?;
         check_type(&self.resource, &document.value)?;
         if self.resource.namespaced {
             let namespace = object::namespace(&document.value);
