@@ -48,7 +48,8 @@ fn overlay(
     }
 }
 
-/// Items of both lists: those stated in their order, each of the others after the live item that it followed.
+/// Items of both lists: those stated in their order; each other live item before the first stated one that followed
+/// it, as upstream interleaves them.
 fn interleave(
     schema: Type<'_>,
     live: &[(Element, &Value)],
@@ -67,19 +68,14 @@ fn interleave(
 
     let mut merged = Vec::with_capacity(live.len().max(stated.len()));
     let mut left = live.iter().peekable();
-    let mut taken: Vec<&Element> = Vec::new();
-    for (element, item) in stated {
-        // Items of others that stand before this one in the live list stay before it.
-        if held.contains_key(element) && !taken.contains(&element) {
-            while let Some((next, other)) = left.next_if(|(next, _)| next != element) {
-                if wanted.contains_key(next) {
-                    taken.push(next);
-                } else {
-                    merged.push((*other).clone());
-                }
+    for (index, (element, item)) in stated.iter().enumerate() {
+        let next_shared = stated[index..].iter().map(|(one, _)| one).find(|one| held.contains_key(one));
+        while let Some((next, other)) = left.next_if(|(next, _)| Some(next) != next_shared) {
+            if !wanted.contains_key(next) {
+                merged.push((*other).clone());
             }
-            left.next_if(|(next, _)| next == element);
         }
+        left.next_if(|(next, _)| next == element);
         path.push(element.clone());
         merged.extend(overlay(schema.item(), held.get(element).copied(), Some(item), path)?);
         path.pop();
