@@ -98,7 +98,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Opens the API on the present runtime, on which its writing task lives until the last clone is dropped.
+    /// Opens the API on the present runtime, on which its writing task lives until `close`, or until the last clone is dropped.
     ///
     /// # Errors
     /// Where a kind can't be served, or the state can't be read or written.
@@ -112,6 +112,12 @@ impl Api {
         let core = Arc::new(Core { registry, openapi, store, writer, clock, ids, audit: config.audit });
         bootstrap(&core, definitions).await.map_err(OpenError::Bootstrap)?;
         Ok(Self { core })
+    }
+
+    /// Ends all watches, finishes the writes that wait, refuses later ones with 503 and lets go of the disk, so that
+    /// another `Api` can be opened on it.
+    pub async fn close(&self) {
+        self.core.writer.stop().await;
     }
 
     /// The API as a `tower` service of HTTP requests, for `kube::Client::new` and for a listener.

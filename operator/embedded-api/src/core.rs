@@ -98,10 +98,10 @@ impl Intent {
             object::map_mut(&mut value).insert("status".to_owned(), serde_json::json!({ "phase": "Active" }));
         }
         self.settle(&mut value);
+        self.validate(&key, &value, None)?;
         if ownership == Ownership::Track {
             apply::track_update(self.writer(resource, &time), None, &mut value)?;
         }
-        self.validate(&key, &value, None)?;
 
         if &*resource.storage == builtin::EVENT_STORAGE {
             events::expire(txn, self.now);
@@ -127,12 +127,12 @@ impl Intent {
         self.check_identity(key, live, &value)?;
         self.keep_other_parts(&mut value, &live.value);
         self.settle(&mut value);
+        self.set_generation(&mut value, &live.value);
+        self.validate(key, &value, Some(&live.value))?;
         if ownership == Ownership::Track {
             let time = seconds(self.now);
             apply::track_update(self.writer(self.stored(), &time), Some(&live.value), &mut value)?;
         }
-        self.set_generation(&mut value, &live.value);
-        self.validate(key, &value, Some(&live.value))?;
 
         if same(&value, &live.value) {
             return Ok(self.written(txn, live.value.clone(), false, false));
@@ -200,7 +200,8 @@ impl Intent {
         Ok(())
     }
 
-    fn check_identity(&self, key: &Key, live: &Object, value: &Value) -> Result<(), ApiError> {
+    /// Refuses a value that names another object than the one it is to replace, or another state of it.
+    pub(crate) fn check_identity(&self, key: &Key, live: &Object, value: &Value) -> Result<(), ApiError> {
         let name = object::name(value);
         if name != key.name {
             return Err(ApiError::bad_request(format!(

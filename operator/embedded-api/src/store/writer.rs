@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::disk::{Batch, Disk, DiskError, Row};
 use super::txn::{Overlay, Txn};
@@ -17,18 +19,37 @@ const BATCH_LIMIT: usize = 64;
 type Answer = Box<dyn FnOnce(Result<(), ApiError>) + Send>;
 type Job = Box<dyn FnOnce(&mut Txn<'_>) -> (bool, Answer) + Send>;
 
-/// The way to the writing task; when the last one is dropped, the task ends.
-#[derive(Debug, Clone)]
+/// The way to the writing task, which ends when this is dropped or stopped.
+#[derive(Debug)]
 pub(crate) struct Writer {
     jobs: mpsc::UnboundedSender<Job>,
+    stop: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Writer {
     /// Starts the task on the present runtime.
     pub(crate) fn start(store: Arc<Store>, disk: Arc<dyn Disk>) -> Self {
         let (jobs, waiting) = mpsc::unbounded_channel();
-        tokio::spawn(run(store, disk, waiting));
-        Self { jobs }
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(store, disk, waiting, stop.clone()));
+        Self { jobs, stop, task: Mutex::new(Some(task)) }
+    }
+
+    /// Is cancelled when the writer stops.
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Takes no more writes, finishes those that wait, and lets go of the disk.
+    pub(crate) async fn stop(&self) {
+        self.stop.cancel();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, "the embedded API's writer ended abnormally");
+        }
     }
 
     /// Runs `work` after all writes before it and returns what it returned once its changes are durable.
@@ -55,8 +76,22 @@ impl Writer {
     }
 }
 
-async fn run(store: Arc<Store>, disk: Arc<dyn Disk>, mut waiting: mpsc::UnboundedReceiver<Job>) {
-    while let Some(first) = waiting.recv().await {
+async fn run(
+    store: Arc<Store>,
+    disk: Arc<dyn Disk>,
+    mut waiting: mpsc::UnboundedReceiver<Job>,
+    stop: CancellationToken,
+) {
+    loop {
+        let first = tokio::select! {
+            biased;
+            first = waiting.recv() => first,
+            () = stop.cancelled(), if !waiting.is_closed() => {
+                waiting.close();
+                continue;
+            }
+        };
+        let Some(first) = first else { return };
         let mut jobs = vec![first];
         while jobs.len() < BATCH_LIMIT
             && let Ok(job) = waiting.try_recv()

@@ -31,6 +31,7 @@ pub(crate) async fn update(request: Request, key: Key) -> Result<Reply, ApiError
 
 fn put(intent: &Intent, txn: &mut Txn<'_>, key: &Key, value: Value) -> Result<Written, ApiError> {
     let live = txn.get(key).ok_or_else(|| ApiError::not_found(&intent.resource, &key.name))?;
+    intent.check_identity(key, &live, &value)?;
     if object::resource_version(&value).is_empty() && intent.stored().form == Form::Custom {
         let cause = Cause::invalid_value(
             "metadata.resourceVersion",

@@ -9,6 +9,7 @@ use http::Response;
 use serde_json::{Value, json};
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::content::Shape;
 use crate::query::ListQuery;
@@ -41,6 +42,7 @@ struct Watcher {
     view: View,
     store: Arc<Store>,
     news: Receiver<u64>,
+    stop: CancellationToken,
     /// All changes up to this revision were looked at.
     seen: u64,
     ready: VecDeque<Value>,
@@ -68,6 +70,7 @@ impl Watcher {
             view,
             store,
             news,
+            stop: request.core.writer.stopping().clone(),
             seen: 0,
             ready: VecDeque::new(),
             bookmark_at: start + BOOKMARK_INTERVAL,
@@ -136,6 +139,7 @@ impl Watcher {
             let bookmarks = self.view.query.bookmarks;
             tokio::select! {
                 biased;
+                () = self.stop.cancelled() => self.ended = true,
                 news = self.news.changed() => self.ended = news.is_err(),
                 () = sleep_until(self.end_at) => self.ended = true,
                 () = sleep_until(self.bookmark_at), if bookmarks => {
