@@ -1,0 +1,6 @@
+//! The controller's engine on a simulated DPU, seen through the model's traits and moved by the levers.
+
+mod common;
+mod generations;
+mod identity;
+mod refusals;
