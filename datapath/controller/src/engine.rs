@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use virtnet_model::{
     Change, Controller, ControllerState, Events, Function, HotplugRequest, PartError, Target,
@@ -24,6 +24,7 @@ pub struct Engine<D> {
     device: Arc<D>,
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
+    phase: watch::Receiver<Phase>,
     task: AbortHandle,
 }
 
@@ -38,10 +39,16 @@ impl<D: DeviceModel> Engine<D> {
     pub fn start(device: Arc<D>, config: EngineConfig) -> Self {
         let (commands, receiver) = mpsc::channel(QUEUED_REQUESTS);
         let shared = Arc::new(Shared::new());
-        let task =
-            Task { device: Arc::clone(&device), config, shared: Arc::clone(&shared), commands: receiver };
+        let (sender, phase) = watch::channel(Phase::Starting);
+        let task = Task {
+            device: Arc::clone(&device),
+            config,
+            shared: Arc::clone(&shared),
+            commands: receiver,
+            phase: sender,
+        };
         let task = tokio::spawn(task.run()).abort_handle();
-        Self { device, shared, commands, task }
+        Self { device, shared, commands, phase, task }
     }
 
     /// The device that it runs on.
@@ -72,20 +79,15 @@ impl<D: DeviceModel> Engine<D> {
 #[async_trait]
 impl<D: DeviceModel> Controller for Engine<D> {
     async fn observe(&self) -> Result<ControllerState, PartError> {
-        let mut phase = self.shared.phase.subscribe();
-        let why = match &*phase
-            .wait_for(|phase| !matches!(phase, Phase::Starting))
-            .await
-            .map_err(|_| PartError::unavailable("observe the controller: it stopped"))?
+        let stopped = || PartError::unavailable("observe the controller: it stopped");
+        let mut phase = self.phase.clone();
+        if let Phase::Down(why) =
+            &*phase.wait_for(|phase| !matches!(phase, Phase::Starting)).await.map_err(|_| stopped())?
         {
-            Phase::Down(why) => Some(why.clone()),
-            Phase::Starting | Phase::Running => None,
-        };
-        if self.task.is_finished() {
-            return Err(PartError::unavailable("observe the controller: it stopped"));
-        }
-        if let Some(why) = why {
             return Err(PartError::unavailable(format!("observe the controller: {why}")));
+        }
+        if self.phase.has_changed().is_err() {
+            return Err(stopped());
         }
         let table = self.shared.table();
         table
@@ -121,6 +123,6 @@ impl<D> Drop for Engine<D> {
 
 impl<D> fmt::Debug for Engine<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("phase", &*self.shared.phase.borrow()).finish_non_exhaustive()
+        f.debug_struct("Engine").field("phase", &*self.phase.borrow()).finish_non_exhaustive()
     }
 }

@@ -46,17 +46,12 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Shared {
     table: Mutex<Option<Table>>,
-    pub(crate) phase: watch::Sender<Phase>,
     pub(crate) notifier: Notifier,
 }
 
 impl Shared {
     pub(crate) fn new() -> Self {
-        Self {
-            table: Mutex::new(None),
-            phase: watch::Sender::new(Phase::Starting),
-            notifier: Notifier::new(),
-        }
+        Self { table: Mutex::new(None), notifier: Notifier::new() }
     }
 
     /// The table; every write to it is a whole step, so one that panicked left it usable.
@@ -75,6 +70,8 @@ pub(crate) struct Task<D> {
     pub(crate) config: EngineConfig,
     pub(crate) shared: Arc<Shared>,
     pub(crate) commands: mpsc::Receiver<Command>,
+    /// Dropped with the task, which tells those who wait for it to start.
+    pub(crate) phase: watch::Sender<Phase>,
 }
 
 impl<D> fmt::Debug for Task<D> {
@@ -112,7 +109,7 @@ impl<D: DeviceModel> Task<D> {
     }
 
     fn set_phase(&self, phase: Phase) {
-        self.shared.phase.send_replace(phase);
+        self.phase.send_replace(phase);
         self.shared.notifier.notify();
     }
 
@@ -135,7 +132,7 @@ impl<D: DeviceModel> Task<D> {
         let until = Instant::now() + wait;
         while let Ok(command) = tokio::time::timeout_at(until, self.commands.recv()).await {
             let Some(command) = command else { return false };
-            let why = match &*self.shared.phase.borrow() {
+            let why = match &*self.phase.borrow() {
                 Phase::Down(why) => why.clone(),
                 Phase::Starting | Phase::Running => "the controller has no device".to_owned(),
             };

@@ -3,4 +3,7 @@
 mod common;
 mod generations;
 mod identity;
+mod invariants;
 mod refusals;
+mod survival;
+mod vfs;
