@@ -2,8 +2,8 @@
 //!
 //! The settings are typed rather than a free map, so that a misspelt one is refused when it is applied and not
 //! found out when the controller restarts. They are the file's own keys in the API's camelCase, and the file's
-//! 0 and 1 are booleans: CEL can't address names with underscores alike on all sides. Settings that the DPU's
-//! generation of the controller doesn't know are a condition of the `Dpu`.
+//! 0 and 1 are booleans. Settings that the DPU's generation of the controller doesn't know are a condition of the
+//! `Dpu`.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};

@@ -12,6 +12,7 @@
 //! What a server checks outside of the schema is not here: metadata (see [`crate::validate`]), names, versions,
 //! the size of the whole object, the cost of rules.
 
+mod cel;
 mod error;
 mod lists;
 mod node;

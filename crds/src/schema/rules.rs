@@ -1,8 +1,10 @@
-//! The CEL rules of a schema (`x-kubernetes-validations`), evaluated by `kube-cel`.
+//! The CEL rules of a schema (`x-kubernetes-validations`), compiled and evaluated by `kube-cel`.
 
-use kube_cel::{CompiledSchema, ErrorKind, ValidationError};
-use serde_json::{Map, Value, json};
+use kube_cel::CompilationResult;
+use kube_cel::cel::{Context, Value as Cel};
+use serde_json::{Value, json};
 
+use super::cel;
 use super::error::{FieldError, FieldErrorKind};
 use super::node::{CompileError, Node, Type};
 use super::prior::Prior;
@@ -10,18 +12,14 @@ use super::prior::Prior;
 /// The rules at one place in a schema.
 #[derive(Default)]
 pub(crate) struct Rules {
-    /// None where the place has no rules.
-    compiled: Option<CompiledSchema>,
-    /// The texts of those that compare with the old object.
-    transitions: Vec<String>,
+    compiled: Vec<CompilationResult>,
     /// How the server names the type of this place in errors about the evaluation itself.
     type_name: String,
 }
 
 impl std::fmt::Debug for Rules {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let rules = self.compiled.iter().map(|compiled| compiled.validations.len()).sum::<usize>();
-        f.debug_struct("Rules").field("rules", &rules).finish_non_exhaustive()
+        f.debug_list().entries(self.compiled.iter().map(|compiled| &compiled.rule.rule)).finish()
     }
 }
 
@@ -31,87 +29,24 @@ impl Rules {
     /// Compiles the rules that stand at the root of `schema`; those below belong to other places.
     pub(crate) fn compile(schema: &Value, path: &str) -> Result<Self, CompileError> {
         let Some(rules) = schema.get(RULES).and_then(Value::as_array) else { return Ok(Self::default()) };
-        let error = |rule: &str, reason: String| CompileError::Rule {
-            path: path.to_owned(),
-            rule: rule.to_owned(),
-            reason,
-        };
-        let mut bare = without_rules_and_defaults(schema, path)?;
-        bare[RULES] = Value::Array(rules.clone());
-        let compiled = kube_cel::compile_schema(&bare);
-        let mut transitions = Vec::new();
-        for (result, rule) in compiled.validations.iter().zip(rules) {
-            let text = rule["rule"].as_str().unwrap_or_default();
-            let result = result.as_ref().map_err(|reason| error(text, reason.to_string()))?;
-            if result.rule.optional_old_self == Some(true) {
-                return Err(error(text, "optionalOldSelf works only on the server".to_owned()));
-            }
-            if result.is_transition_rule {
-                transitions.push(text.to_owned());
-            }
-        }
         let type_name = schema.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
-        Ok(Self { compiled: Some(compiled), transitions, type_name })
-    }
-
-    fn each(&self) -> impl Iterator<Item = &kube_cel::Rule> {
-        let results = self.compiled.iter().flat_map(|compiled| &compiled.validations);
-        results.flatten().map(|result| &result.rule)
-    }
-
-    /// The error about a rule that could not be evaluated.
-    fn not_evaluated(&self, path: &str, problem: &str, rule: &kube_cel::Rule) -> FieldError {
-        let name = rule.message.as_ref().unwrap_or(&rule.rule).trim();
-        FieldError::invalid(path, json!(self.type_name), format!("{problem} evaluating rule: {name}"))
-    }
-
-    fn failures(&self, value: &Value, old: Option<&Value>) -> Vec<ValidationError> {
-        match &self.compiled {
-            Some(compiled) => match kube_cel::validate_compiled(compiled, value, old) {
-                Ok(()) => Vec::new(),
-                Err(errors) => errors.into_vec(),
-            },
-            None => Vec::new(),
-        }
-    }
-}
-
-/// The schema as the evaluation needs it to convert values: names and formats.
-fn without_rules_and_defaults(schema: &Value, path: &str) -> Result<Value, CompileError> {
-    match schema {
-        Value::Object(keywords) => {
-            let mut bare = Map::new();
-            for (keyword, value) in keywords {
-                match keyword.as_str() {
-                    RULES | "default" | "enum" | "required" => {}
-                    "properties" => {
-                        let mut properties = Map::new();
-                        for (name, property) in value.as_object().into_iter().flatten() {
-                            refuse_odd_name(name, path)?;
-                            properties.insert(name.clone(), without_rules_and_defaults(property, path)?);
-                        }
-                        bare.insert(keyword.clone(), Value::Object(properties));
-                    }
-                    _ => {
-                        bare.insert(keyword.clone(), without_rules_and_defaults(value, path)?);
-                    }
+        let results = kube_cel::compile_schema(&json!({ RULES: rules })).validations;
+        let compiled = results.into_iter().zip(rules).map(|(result, rule)| {
+            let error = |reason: String| CompileError::Rule {
+                path: path.to_owned(),
+                rule: rule["rule"].as_str().unwrap_or_default().to_owned(),
+                reason,
+            };
+            match result {
+                Ok(compiled) if compiled.rule.optional_old_self == Some(true) => {
+                    Err(error("optionalOldSelf works only on the server".to_owned()))
                 }
+                Ok(compiled) => Ok(compiled),
+                Err(reason) => Err(error(reason.to_string())),
             }
-            Ok(Value::Object(bare))
-        }
-        other => Ok(other.clone()),
-    }
-}
-
-/// kube-cel escapes an underscore in a field's name, the server doesn't: no rule can address such a field on both.
-fn refuse_odd_name(name: &str, path: &str) -> Result<(), CompileError> {
-    if name.contains('_') {
-        return Err(CompileError::Unsupported {
-            path: path.to_owned(),
-            keyword: format!("a property named {name} below a CEL rule"),
         });
+        Ok(Self { compiled: compiled.collect::<Result<_, _>>()?, type_name })
     }
-    Ok(())
 }
 
 /// Collects the failures of all rules from `value` down.
@@ -129,12 +64,13 @@ pub(crate) fn validate(
     match value {
         Value::Object(fields) => {
             for (name, field) in fields {
-                let prior = prior.field(node, value, name);
-                if let Some(property) = node.properties.get(name) {
-                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                    validate(property, field, prior, &path, errors);
-                } else if let Some(additional) = node.child(name) {
-                    validate(additional, field, prior, &format!("{path}[{name}]"), errors);
+                let path = match (node.properties.contains_key(name), path) {
+                    (true, "") => name.clone(),
+                    (true, path) => format!("{path}.{name}"),
+                    (false, path) => format!("{path}[{name}]"),
+                };
+                if let Some(child) = node.child(name) {
+                    validate(child, field, prior.field(node, value, name), &path, errors);
                 }
             }
         }
@@ -150,24 +86,39 @@ pub(crate) fn validate(
     }
 }
 
+/// Evaluates the rules at one place.
 fn check(node: &Node, value: &Value, prior: Prior<'_>, path: &str, errors: &mut Vec<FieldError>) {
-    let rules = &node.rules;
-    if let Some(problem) = unusable(node.type_, value) {
-        for rule in rules.each() {
-            errors.push(rules.not_evaluated(path, &problem, rule));
-        }
+    // A transition rule says something only where there is an old value to compare with.
+    let applies = |rule: &&CompilationResult| !rule.is_transition_rule || prior.value.is_some();
+    let mut rules = node.rules.compiled.iter().filter(applies).peekable();
+    if rules.peek().is_none() {
         return;
     }
-    for failure in rules.failures(value, prior.value) {
-        if failure.kind != ErrorKind::ValidationFailure {
-            let problem = failure.message.trim_start_matches("rule evaluation error: ");
-            let problem = problem.replacen("No such key", "no such key", 1);
-            let rule = rules.each().find(|rule| rule.rule == failure.rule);
-            errors.extend(rule.map(|rule| rules.not_evaluated(path, &problem, rule)));
-        } else if rules.transitions.contains(&failure.rule) || !prior.forgives(node, value) {
-            errors.push(field_error(value, path, &failure));
-        }
+    if let Some(problem) = unusable(node.type_, value) {
+        errors.extend(rules.map(|rule| not_evaluated(node, rule, path, &problem)));
+        return;
     }
+    let is_root = path.is_empty();
+    let to_cel = |json: &Value| if is_root { cel::root(node, json) } else { cel::value(Some(node), json) };
+    let needs_old = node.rules.compiled.iter().any(|rule| rule.is_transition_rule);
+    let old = prior.value.filter(|_| needs_old).map(to_cel);
+    cel::with_self(to_cel(value), old, |scope| {
+        for rule in rules {
+            match rule.program.execute(scope) {
+                Ok(Cel::Bool(true)) => {}
+                Ok(Cel::Bool(false)) => {
+                    if rule.is_transition_rule || !prior.forgives(node, value) {
+                        errors.push(failure(rule, scope, value, path));
+                    }
+                }
+                Ok(_) => errors.push(not_evaluated(node, rule, path, "the result is not true or false")),
+                Err(error) => {
+                    let problem = error.to_string().replacen("No such key", "no such key", 1);
+                    errors.push(not_evaluated(node, rule, path, &problem));
+                }
+            }
+        }
+    });
 }
 
 /// Why a rule can't look at a value: it isn't of the schema's type. Structural validation has said so already,
@@ -197,21 +148,40 @@ fn unusable(type_: Option<Type>, value: &Value) -> Option<String> {
     })
 }
 
-fn field_error(value: &Value, path: &str, failure: &ValidationError) -> FieldError {
-    // The evaluation saw this place as its root, so its path is relative and begins with a dot.
-    let below = failure.field_path.trim_start_matches('.');
-    let path = match (path.is_empty(), below.is_empty()) {
-        (_, true) => path.to_owned(),
-        (true, false) => below.to_owned(),
-        (false, false) => format!("{path}.{below}"),
+/// The error about a rule that could not be evaluated.
+fn not_evaluated(node: &Node, rule: &CompilationResult, path: &str, problem: &str) -> FieldError {
+    let name = rule.rule.message.as_ref().unwrap_or(&rule.rule.rule).trim();
+    FieldError::invalid(path, json!(node.rules.type_name), format!("{problem} evaluating rule: {name}"))
+}
+
+/// The error about a value that breaks a rule.
+fn failure(rule: &CompilationResult, scope: &Context<'_>, value: &Value, path: &str) -> FieldError {
+    let path = match rule.rule.field_path.as_deref().map(|below| below.trim_start_matches('.')) {
+        None => path.to_owned(),
+        Some(below) if path.is_empty() => below.to_owned(),
+        Some(below) => format!("{path}.{below}"),
     };
     // A rule on an object or a list is about the whole of it, which the server doesn't print.
     let shown = if value.is_object() || value.is_array() { json!({}) } else { value.clone() };
-    let message = failure.message.trim();
-    match failure.reason.as_deref() {
+    let message = message(rule, scope);
+    match rule.rule.reason.as_deref() {
         Some("FieldValueForbidden") => FieldError::new(&path, FieldErrorKind::Forbidden, shown, message),
         Some("FieldValueRequired") => FieldError::required(&path, message),
         Some("FieldValueDuplicate") => FieldError::new(&path, FieldErrorKind::Duplicate, shown, ""),
         _ => FieldError::invalid(&path, shown, message),
+    }
+}
+
+fn message(rule: &CompilationResult, scope: &Context<'_>) -> String {
+    if let Some(program) = &rule.message_program
+        && let Ok(Cel::String(text)) = program.execute(scope)
+        && !text.trim().is_empty()
+        && !text.trim().contains('\n')
+    {
+        return text.trim().to_owned();
+    }
+    match &rule.rule.message {
+        Some(message) => message.trim().to_owned(),
+        None => format!("failed rule: {}", rule.rule.rule.trim()),
     }
 }
