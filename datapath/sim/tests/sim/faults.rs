@@ -95,7 +95,7 @@ async fn a_vf_that_fails_holds_up_no_other() {
     sim.write_num_vfs(pf(0), 3).unwrap();
     tokio::time::sleep(Duration::from_millis(60)).await;
     let present = |state: virtnet_model::ControllerState| {
-        state.functions.into_keys().filter_map(|id| id.vf).map(|vf| vf.get()).collect::<Vec<_>>()
+        state.functions.into_keys().filter_map(|id| id.vf).map(virtnet_model::VfId::get).collect::<Vec<_>>()
     };
     assert_eq!(present(state(&sim).await), [1, 2]);
     rest().await;
