@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::audit::Audit;
 use crate::builtin::DEFINITION_STORAGE;
 use crate::clock::{Clock, SystemClock, seconds};
+use crate::core::NAME_LABEL;
 use crate::gc::namespace_key;
 use crate::ids::{self, Ids, RandomIds};
 use crate::object;
@@ -163,7 +164,7 @@ async fn bootstrap(core: &Core, definitions: Vec<Value>) -> Result<(), ApiError>
                 let namespace =
                     json!({ "apiVersion": "v1", "kind": "Namespace", "status": { "phase": "Active" } });
                 let mut namespace = fresh(namespace, name);
-                object::set(&mut namespace, "labels", json!({ "kubernetes.io/metadata.name": name }));
+                object::set(&mut namespace, "labels", json!({ NAME_LABEL: name }));
                 txn.put(&key, namespace);
             }
         }

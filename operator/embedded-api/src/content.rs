@@ -99,6 +99,42 @@ pub(crate) fn yaml(body: &[u8]) -> Result<Document, ApiError> {
     Ok(Document { value, duplicates: Vec::new() })
 }
 
+/// Whether a value has more levels of lists and maps than `limit`.
+pub(crate) fn is_deeper_than(value: &Value, limit: usize) -> bool {
+    let Some(limit) = limit.checked_sub(1) else { return value.is_array() || value.is_object() };
+    match value {
+        Value::Array(items) => items.iter().any(|item| is_deeper_than(item, limit)),
+        Value::Object(map) => map.values().any(|item| is_deeper_than(item, limit)),
+        _ => false,
+    }
+}
+
+/// The number of values in a document, its texts counted by the byte; stops counting above `limit`.
+pub(crate) fn weight(value: &Value, limit: usize) -> usize {
+    let mut total: usize = 1;
+    match value {
+        Value::String(text) => total += text.len(),
+        Value::Array(items) => {
+            for item in items {
+                if total > limit {
+                    break;
+                }
+                total += weight(item, limit - total);
+            }
+        }
+        Value::Object(map) => {
+            for (key, item) in map {
+                if total > limit {
+                    break;
+                }
+                total += key.len() + weight(item, limit - total);
+            }
+        }
+        _ => {}
+    }
+    total
+}
+
 fn whole_numbers(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(whole_numbers),

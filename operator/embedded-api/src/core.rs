@@ -13,7 +13,12 @@ use crate::query::WriteQuery;
 use crate::registry::{Form, Registry, Resource};
 use crate::status::{ApiError, Cause};
 use crate::store::{Key, Object, Txn};
-use crate::{builtin, events, gc, object, validation};
+use crate::{builtin, content, events, gc, object, validation};
+
+/// Levels that a stored object may have. Its file and its clients read 128, with some around the object.
+const DEPTH_LIMIT: usize = 64;
+/// The label by which namespaces are selected by name.
+pub(crate) const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// One write, as its request asked for it.
 #[derive(Debug, Clone)]
@@ -291,6 +296,11 @@ impl Intent {
             }
             object::map_mut(value).insert("metadata".to_owned(), metadata);
         }
+        if resource.form == Form::Namespace {
+            let name = object::name(value).to_owned();
+            let labels = object::meta_mut(value).entry("labels").or_insert(Value::Null);
+            object::map_mut(labels).insert(NAME_LABEL.to_owned(), name.into());
+        }
     }
 
     fn set_generation(&self, value: &mut Value, live: &Value) {
@@ -312,6 +322,10 @@ impl Intent {
     }
 
     fn validate(&self, key: &Key, value: &Value, live: Option<&Value>) -> Result<(), ApiError> {
+        if content::is_deeper_than(value, DEPTH_LIMIT) {
+            let why = format!("the object is nested deeper than {DEPTH_LIMIT} levels");
+            return Err(ApiError::bad_request(why));
+        }
         let mut causes = validation::metadata(self.stored(), value);
         if let Some(live) = live.filter(|live| object::is_terminating(live)) {
             let held = object::finalizers(live);

@@ -7,6 +7,8 @@
 //! whole of the ownership (`owned`: manager, operation and subresource to fields), words of the `message`, the
 //! `causes`, and whether the resource version is `unchanged`.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
+
 mod support;
 
 use std::collections::BTreeMap;

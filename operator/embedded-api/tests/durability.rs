@@ -1,5 +1,7 @@
 //! What was acknowledged survives: a kill, a restart, a failing disk.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
+
 mod support;
 
 use std::io::{BufRead, BufReader, Write};
@@ -144,7 +146,7 @@ impl Disk for Failing {
 #[tokio::test(start_paused = true)]
 async fn what_the_disk_refuses_never_happened() {
     let disk = Arc::new(Failing::default());
-    let api = Api::open(config(disk.clone())).await.unwrap();
+    let api = Api::open(config(Arc::<Failing>::clone(&disk))).await.unwrap();
     create(&api, "a").await;
     disk.fails.store(true, Ordering::SeqCst);
     let (code, refused) = send(&api, "POST", DEVICES, JSON, &device("b")).await;

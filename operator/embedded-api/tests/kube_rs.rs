@@ -1,5 +1,7 @@
 //! kube-rs uses the API in process, on one thread, under a paused clock.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
+
 mod support;
 
 use std::sync::Arc;

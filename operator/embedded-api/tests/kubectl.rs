@@ -1,5 +1,7 @@
 //! The real `kubectl` drives the API unchanged.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
+
 mod support;
 
 use support::{Kubectl, text};
@@ -190,7 +192,7 @@ async fn get_prints_tables_documents_and_changes() {
     let lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.take().unwrap()));
     let (sender, mut printed) = tokio::sync::mpsc::unbounded_channel();
     let reader = tokio::task::spawn_blocking(move || {
-        lines.map_while(Result::ok).for_each(|line| drop(sender.send(line)))
+        lines.map_while(Result::ok).for_each(|line| drop(sender.send(line)));
     });
     let mut mtu = 2000;
     let mut seen = String::new();
@@ -268,6 +270,12 @@ async fn namespaces_hold_objects_and_take_them_along() {
     let missing = kubectl.fails(&["apply", "-n", "team-a", "-f", &file]).await;
     assert!(missing.contains("namespaces \"team-a\" not found"), "{missing}");
     kubectl.ok(&["create", "namespace", "team-a"]).await;
+    assert!(
+        kubectl
+            .ok(&["get", "ns", "-l", "kubernetes.io/metadata.name=team-a", "-o", "name"])
+            .await
+            .contains("team-a")
+    );
     let manifest = "apiVersion: v1\nkind: Namespace\nmetadata: {name: team-b, labels: {a: b}}\n";
     let namespace = kubectl.manifest("namespace.yaml", manifest);
     kubectl.ok(&["apply", "-f", &namespace]).await;

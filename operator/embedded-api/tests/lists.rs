@@ -1,5 +1,7 @@
 //! Lists, pages and watches as the API's contract has them.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Requests that can't be served get the right status, and none of them harms the server.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
+
 mod support;
 
 use bytes::Bytes;
@@ -128,6 +130,31 @@ async fn duplicate_and_unknown_fields_are_named_as_strictly_as_asked() {
     );
     let ignored = send_bytes(&api, "POST", &path("Ignore"), JSON, body).await;
     assert!(ignored.headers().get("warning").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_patch_can_not_blow_an_object_up() {
+    let api = open().await;
+    create(&api, "a").await;
+    let copy = json!({"op": "copy", "from": "/metadata", "path": "/metadata/x"});
+    let wide: Vec<Value> =
+        (0..30).map(|index| json!({"op": "copy", "from": "", "path": format!("/x{index}")})).collect();
+    for operations in
+        [vec![copy; 200], wide, vec![json!({"op": "test", "path": "/kind", "value": "VirtnetDevice"}); 1001]]
+    {
+        let patch = Value::from(operations);
+        let (code, status) =
+            send(&api, "PATCH", &format!("{DEVICES}/a"), "application/json-patch+json", &patch).await;
+        assert!(code == 422 || code == 413, "{status}");
+    }
+    let mut fields = json!({});
+    for _ in 0..90 {
+        fields = json!({"f:x": fields});
+    }
+    let entry = json!({"manager": "m", "operation": "Update", "apiVersion": "virtnet.dev/v1alpha1", "fieldsType": "FieldsV1", "fieldsV1": fields});
+    let patch = json!({"metadata": {"managedFields": [entry]}});
+    let (code, status) = send(&api, "PATCH", &format!("{DEVICES}/a"), MERGE, &patch).await;
+    assert_eq!(code, 400, "{status}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ use crate::path::Part;
 use crate::query::invalid_options;
 use crate::registry::Form;
 use crate::reply::Reply;
+use crate::service::BODY_LIMIT;
 use crate::status::{ApiError, Cause};
 use crate::store::{Key, Txn};
 use crate::strategic;
@@ -18,6 +19,11 @@ const CUSTOM_TYPES: &str =
     "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 const BUILT_IN_TYPES: &str = "application/json-patch+json, application/merge-patch+json, \
      application/strategic-merge-patch+json, application/apply-patch+yaml";
+
+/// Operations of one JSON patch.
+const OPERATION_LIMIT: usize = 1000;
+/// Levels that an object may have while it is patched.
+const PATCHED_DEPTH_LIMIT: usize = 128;
 
 /// A patch, read.
 #[derive(Debug)]
@@ -74,9 +80,11 @@ impl Patch {
         let custom = request.resource.form == Form::Custom || request.part == Part::Scale;
         let body = &request.call.body;
         match request.call.content_type() {
-            "application/json-patch+json" => serde_json::from_slice(body)
-                .map(Self::Json)
-                .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}"))),
+            "application/json-patch+json" => match serde_json::from_slice::<json_patch::Patch>(body) {
+                Ok(patch) if patch.0.len() > OPERATION_LIMIT => Err(ApiError::too_large(OPERATION_LIMIT)),
+                Ok(patch) => Ok(Self::Json(patch)),
+                Err(error) => Err(ApiError::bad_request(format!("error decoding patch: {error}"))),
+            },
             "application/merge-patch+json" => Ok(Self::Merge(content::json(body)?.value)),
             "application/strategic-merge-patch+json" if !custom => {
                 Ok(Self::Strategic(content::json(body)?.value))
@@ -87,8 +95,20 @@ impl Patch {
 
     fn apply(&self, mut value: Value) -> Result<Value, ApiError> {
         match self {
-            Self::Json(patch) => json_patch::patch(&mut value, patch)
-                .map_err(|error| ApiError::unprocessable_patch(&error.to_string()))?,
+            Self::Json(patch) => {
+                for operation in &patch.0 {
+                    json_patch::patch(&mut value, std::slice::from_ref(operation))
+                        .map_err(|error| ApiError::unprocessable_patch(&error.to_string()))?;
+                    // A few copies of a document into itself would make it larger than memory.
+                    if content::is_deeper_than(&value, PATCHED_DEPTH_LIMIT)
+                        || content::weight(&value, BODY_LIMIT) > BODY_LIMIT
+                    {
+                        return Err(ApiError::unprocessable_patch(
+                            "it makes the object too deep or too large",
+                        ));
+                    }
+                }
+            }
             Self::Merge(patch) => json_patch::merge(&mut value, patch),
             Self::Strategic(patch) => strategic::merge(&mut value, patch)?,
         }

@@ -1,6 +1,7 @@
 //! What the tests share: an API in memory, raw requests to it, and `kubectl` against a listener.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+#![allow(clippy::unwrap_used, reason = "only tests call this, which panic to fail")]
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -31,7 +32,8 @@ pub async fn open() -> Api {
 
 pub async fn open_recorded() -> (Api, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::default());
-    let config = Config { audit: Some(recorder.clone()), ..config(Arc::new(MemoryDisk::default())) };
+    let config =
+        Config { audit: Some(Arc::<Recorder>::clone(&recorder)), ..config(Arc::new(MemoryDisk::default())) };
     (Api::open(config).await.unwrap(), recorder)
 }
 
