@@ -260,6 +260,29 @@ async fn dependents_are_orphaned_or_waited_for_where_asked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dependent_made_after_its_owner_went_goes_too() {
+    let devices = devices(&client(&open().await));
+    let owner = make(&devices, "owner").await;
+    devices.delete("owner", &DeleteParams::default()).await.unwrap();
+    // A new owner of the same name is another one.
+    let second = make(&devices, "owner").await;
+    let mut late = typed("late");
+    late.metadata.owner_references = Some(vec![owner.controller_owner_ref(&()).unwrap()]);
+    devices.create(&PostParams::default(), &late).await.unwrap();
+    assert!(devices.get_opt("late").await.unwrap().is_none());
+
+    // One owner that is left keeps the dependent, which forgets the one that went.
+    let third = make(&devices, "third").await;
+    let references = vec![second.owner_ref(&()).unwrap(), third.owner_ref(&()).unwrap()];
+    late.metadata.owner_references = Some(references);
+    devices.create(&PostParams::default(), &late).await.unwrap();
+    devices.delete("owner", &DeleteParams::default()).await.unwrap();
+    let left = devices.get("late").await.unwrap();
+    assert_eq!(left.owner_references().len(), 1);
+    assert_eq!(left.owner_references()[0].name, "third");
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_and_leases_are_kept_and_old_events_expire() {
     let client = client(&open().await);
     let device = make(&devices(&client), "web-0").await;

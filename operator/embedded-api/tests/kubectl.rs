@@ -198,6 +198,7 @@ async fn get_prints_tables_documents_and_changes() {
     let mut seen = String::new();
     while !seen.contains("2000") {
         mtu += 1;
+        assert!(mtu < 2200, "the watch printed no change: {seen}");
         let patch = format!(r#"{{"spec":{{"mtu":{}}}}}"#, if mtu % 2 == 0 { 2000 } else { 1999 });
         kubectl.ok(&["patch", "vnd", "web-0", "--type=merge", "-p", &patch]).await;
         while let Ok(line) = printed.try_recv() {
