@@ -109,7 +109,7 @@ impl Api {
         let store = Arc::new(Store::new(load(config.disk.as_ref(), config.history).await?));
         let writer = Writer::start(Arc::clone(&store), config.disk);
         let (clock, ids) = (config.clock, config.ids);
-        let openapi = OpenApi::new(&registry);
+        let openapi = OpenApi::default();
         let core = Arc::new(Core { registry, openapi, store, writer, clock, ids, audit: config.audit });
         bootstrap(&core, definitions).await.map_err(OpenError::Bootstrap)?;
         Ok(Self { core })

@@ -2,29 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
 use crate::registry::{Access, Registry, Resource};
 
-/// All documents, made once, for kinds don't change while the server runs.
-#[derive(Debug)]
+type Documents = BTreeMap<(String, String), Value>;
+
+/// All documents, made when the first is asked for and then kept, for kinds don't change while the server runs.
+#[derive(Debug, Default)]
 pub(crate) struct OpenApi {
-    documents: BTreeMap<(String, String), Value>,
+    documents: OnceLock<Documents>,
 }
 
 impl OpenApi {
-    pub(crate) fn new(registry: &Registry) -> Self {
-        let documents = registry.versions().into_iter().map(|(group, version)| {
+    fn documents(&self, registry: &Registry) -> &Documents {
+        let make = |(group, version): (&str, &str)| {
             ((group.to_owned(), version.to_owned()), document(registry, group, version))
-        });
-        Self { documents: documents.collect() }
+        };
+        self.documents.get_or_init(|| registry.versions().into_iter().map(make).collect())
     }
 
     /// `GET /openapi/v3`; each address changes with its document, for clients keep them for long.
-    pub(crate) fn index(&self) -> Value {
+    pub(crate) fn index(&self, registry: &Registry) -> Value {
         let paths: Map<String, Value> = self
-            .documents
+            .documents(registry)
             .iter()
             .map(|((group, version), document)| {
                 let path = root(group, version);
@@ -37,8 +40,8 @@ impl OpenApi {
         json!({ "paths": paths })
     }
 
-    pub(crate) fn document(&self, group: &str, version: &str) -> Option<Value> {
-        self.documents.get(&(group.to_owned(), version.to_owned())).cloned()
+    pub(crate) fn document(&self, registry: &Registry, group: &str, version: &str) -> Option<Value> {
+        self.documents(registry).get(&(group.to_owned(), version.to_owned())).cloned()
     }
 }
 

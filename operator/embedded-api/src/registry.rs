@@ -45,11 +45,19 @@ pub struct Resource {
     /// The schema with the structure of `metadata` filled in: for typing, explain and OpenAPI.
     pub(crate) structure: Value,
     pub(crate) schema: Schema,
-    pub(crate) metadata: Schema,
+    /// The schema of `metadata`, the same for all.
+    pub(crate) metadata: Arc<Schema>,
     pub(crate) columns: Vec<Column>,
     pub(crate) selectable: Vec<String>,
     pub(crate) status: bool,
     pub(crate) scale: Option<ScalePaths>,
+}
+
+/// The structure of `metadata`, and the same compiled.
+#[derive(Debug)]
+pub(crate) struct Metadata {
+    pub(crate) structure: Value,
+    pub(crate) schema: Arc<Schema>,
 }
 
 /// One column of a table.
@@ -91,7 +99,7 @@ impl Resource {
     /// Reads `spec` of a CustomResourceDefinition.
     pub(crate) fn from_definition(
         definition: &Value,
-        metadata: &Value,
+        metadata: &Metadata,
         form: Form,
         access: Access,
     ) -> Result<Self, DefinitionError> {
@@ -107,8 +115,7 @@ impl Resource {
 
         let mut structure = version["schema"]["openAPIV3Schema"].clone();
         let schema = Schema::compile(&structure).map_err(|error| failed(error.to_string()))?;
-        let metadata_schema = Schema::compile(metadata).map_err(|error| failed(error.to_string()))?;
-        structure["properties"]["metadata"] = metadata.clone();
+        structure["properties"]["metadata"] = metadata.structure.clone();
         structure["properties"]["apiVersion"] =
             json!({"type": "string", "description": "The group and version that this object is written in."});
         structure["properties"]["kind"] = json!({"type": "string", "description": "What this object is."});
@@ -141,7 +148,7 @@ impl Resource {
             access,
             structure,
             schema,
-            metadata: metadata_schema,
+            metadata: Arc::clone(&metadata.schema),
             columns: columns.map_err(failed)?,
             selectable: list(version, "selectableFields")
                 .map(|field| text(field, "jsonPath").trim_start_matches('.').to_owned())
@@ -215,7 +222,7 @@ impl ScalePaths {
 impl Registry {
     /// The built-in kinds and the given ones.
     pub(crate) fn new(definitions: &[Value]) -> Result<Self, DefinitionError> {
-        let metadata = builtin::metadata_schema()?;
+        let metadata = builtin::metadata()?;
         let mut resources = builtin::resources(&metadata)?;
         for definition in definitions {
             resources.push(Resource::from_definition(definition, &metadata, Form::Custom, Access::Full)?);

@@ -159,9 +159,9 @@ fn document(core: &Core, call: &Call, target: Target) -> Result<Response<Body>, 
         Target::Groups => Reply::ok(discovery::groups(registry)),
         Target::Group(group) => Reply::ok(discovery::group(registry, &group)),
         Target::Resources { group, version } => Reply::ok(discovery::resources(registry, &group, &version)),
-        Target::OpenApiIndex => Reply::ok(core.openapi.index()),
+        Target::OpenApiIndex => Reply::ok(core.openapi.index(registry)),
         Target::OpenApi { group, version } => {
-            Reply::ok(core.openapi.document(&group, &version).ok_or_else(ApiError::no_such_path)?)
+            Reply::ok(core.openapi.document(registry, &group, &version).ok_or_else(ApiError::no_such_path)?)
         }
         Target::Review { .. } | Target::Collection { .. } | Target::Object { .. } => {
             return Err(ApiError::no_such_path());

@@ -1,8 +1,11 @@
 //! The kinds served beside the given ones, described by documents in the shape of a CRD's spec.
 
-use serde_json::Value;
+use std::sync::Arc;
 
-use crate::registry::{Access, DefinitionError, Form, Resource};
+use serde_json::Value;
+use virtnet_crds::schema::Schema;
+
+use crate::registry::{Access, DefinitionError, Form, Metadata, Resource};
 
 /// The structure of `metadata`, common to all kinds.
 const METADATA: &str = include_str!("metadata.yaml");
@@ -20,13 +23,16 @@ pub(crate) const EVENT_STORAGE: &str = "/events";
 /// Storage name of definitions.
 pub(crate) const DEFINITION_STORAGE: &str = "apiextensions.k8s.io/customresourcedefinitions";
 
-/// The schema of `metadata`.
-pub(crate) fn metadata_schema() -> Result<Value, DefinitionError> {
-    parse("metadata", METADATA)
+/// What all kinds have in common.
+pub(crate) fn metadata() -> Result<Metadata, DefinitionError> {
+    let structure = parse("metadata", METADATA)?;
+    let schema = Schema::compile(&structure)
+        .map_err(|error| DefinitionError { name: "metadata".to_owned(), problem: error.to_string() })?;
+    Ok(Metadata { structure, schema: Arc::new(schema) })
 }
 
 /// Every built-in kind.
-pub(crate) fn resources(metadata: &Value) -> Result<Vec<Resource>, DefinitionError> {
+pub(crate) fn resources(metadata: &Metadata) -> Result<Vec<Resource>, DefinitionError> {
     let built_in = |name: &str, text: &str, form: Form, access: Access| {
         Resource::from_definition(&parse(name, text)?, metadata, form, access)
     };
