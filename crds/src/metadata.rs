@@ -33,6 +33,15 @@ pub enum Scope {
     Namespaced,
 }
 
+/// What names of a kind may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// DNS subdomains, as of nearly all kinds.
+    Subdomains,
+    /// DNS labels, as of namespaces.
+    Labels,
+}
+
 #[derive(Clone, Copy)]
 enum Kind {
     Text,
@@ -73,7 +82,7 @@ pub fn unknown_fields(metadata: &Value) -> Vec<String> {
 /// Everything that is wrong with the metadata of a new object. A namespaced object may leave its namespace to the
 /// client that sends it.
 #[must_use]
-pub fn validate(metadata: Option<&Value>, scope: Scope) -> Vec<FieldError> {
+pub fn validate(metadata: Option<&Value>, scope: Scope, names: Names) -> Vec<FieldError> {
     let empty = Map::new();
     let metadata = match metadata {
         None | Some(Value::Null) => &empty,
@@ -85,7 +94,7 @@ pub fn validate(metadata: Option<&Value>, scope: Scope) -> Vec<FieldError> {
         return errors;
     }
     let text = |name: &str| metadata.get(name).and_then(Value::as_str).unwrap_or_default();
-    names(text("name"), text("generateName"), &mut errors);
+    given_names(text("name"), text("generateName"), names, &mut errors);
     namespace(text("namespace"), scope, &mut errors);
     for (key, value) in entries(metadata, "labels") {
         qualified_name("metadata.labels", key, key, &mut errors);
@@ -103,8 +112,14 @@ pub fn validate(metadata: Option<&Value>, scope: Scope) -> Vec<FieldError> {
     for finalizer in list(metadata, "finalizers").iter().filter_map(Value::as_str) {
         qualified_name("metadata.finalizers", finalizer, finalizer, &mut errors);
     }
-    for owner in list(metadata, "ownerReferences") {
+    let owners = list(metadata, "ownerReferences");
+    for owner in owners {
         owner_reference(owner, &mut errors);
+    }
+    let controllers = owners.iter().filter(|owner| owner["controller"] == true).count();
+    if controllers > 1 {
+        let detail = "Only one reference can have Controller set to true";
+        errors.push(FieldError::invalid("metadata.ownerReferences", owners.into(), detail));
     }
     errors
 }
@@ -145,7 +160,7 @@ fn list<'a>(metadata: &'a Map<String, Value>, field: &str) -> &'a [Value] {
     metadata.get(field).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-fn names(name: &str, generate_name: &str, errors: &mut Vec<FieldError>) {
+fn given_names(name: &str, generate_name: &str, rule: Names, errors: &mut Vec<FieldError>) {
     if !generate_name.is_empty() {
         // A dash at the end is followed by the generated part.
         let whole = match generate_name.strip_suffix('-') {
@@ -154,10 +169,10 @@ fn names(name: &str, generate_name: &str, errors: &mut Vec<FieldError>) {
             }
             _ => generate_name.to_owned(),
         };
-        subdomain("metadata.generateName", generate_name, &whole, errors);
+        object_name("metadata.generateName", generate_name, &whole, rule, errors);
     }
     if !name.is_empty() {
-        subdomain("metadata.name", name, name, errors);
+        object_name("metadata.name", name, name, rule, errors);
     } else if generate_name.is_empty() {
         errors.push(FieldError::required("metadata.name", "name or generateName is required"));
     }
@@ -173,14 +188,7 @@ fn namespace(namespace: &str, scope: Scope, errors: &mut Vec<FieldError>) {
             namespace.into(),
             "not allowed on this type",
         )),
-        Scope::Namespaced => {
-            if namespace.len() > LABEL_MAX {
-                errors.push(FieldError::invalid(path, namespace.into(), name_too_long(LABEL_MAX)));
-            }
-            if !is_label(namespace) {
-                errors.push(FieldError::invalid(path, namespace.into(), LABEL));
-            }
-        }
+        Scope::Namespaced => object_name(path, namespace, namespace, Names::Labels, errors),
     }
 }
 
@@ -207,12 +215,16 @@ fn owner_reference(owner: &Value, errors: &mut Vec<FieldError>) {
 }
 
 /// Reports `shown` where `checked` is no name of an object.
-fn subdomain(path: &str, shown: &str, checked: &str, errors: &mut Vec<FieldError>) {
-    if checked.len() > NAME_MAX {
-        errors.push(FieldError::invalid(path, shown.into(), name_too_long(NAME_MAX)));
+fn object_name(path: &str, shown: &str, checked: &str, rule: Names, errors: &mut Vec<FieldError>) {
+    let (max, fits, words) = match rule {
+        Names::Subdomains => (NAME_MAX, is_subdomain(checked), SUBDOMAIN),
+        Names::Labels => (LABEL_MAX, is_label(checked), LABEL),
+    };
+    if checked.len() > max {
+        errors.push(FieldError::invalid(path, shown.into(), name_too_long(max)));
     }
-    if !is_subdomain(checked) {
-        errors.push(FieldError::invalid(path, shown.into(), SUBDOMAIN));
+    if !fits {
+        errors.push(FieldError::invalid(path, shown.into(), words));
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use crate::crd;
-use crate::metadata::{self, Scope};
+use crate::metadata::{self, Names, Scope};
 use crate::schema::{CompileError, FieldError, NO_FIELD, Schema};
 use crate::yaml::{self, Document};
 
@@ -166,7 +166,7 @@ fn verdict(kind: &Kind, object: &Value) -> Vec<(String, String)> {
         })
         .collect();
 
-    let mut errors = metadata::validate(object.get("metadata"), kind.scope);
+    let mut errors = metadata::validate(object.get("metadata"), kind.scope, Names::Subdomains);
     let mut object = object.clone();
     // Who creates an object can't set its status: the server drops it unseen.
     if let Some(fields) = object.as_object_mut() {

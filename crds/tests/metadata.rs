@@ -1,10 +1,10 @@
 //! Metadata as a server judges it on creation.
 
 use serde_json::{Value, json};
-use virtnet_crds::metadata::{Scope, unknown_fields, validate};
+use virtnet_crds::metadata::{Names, Scope, unknown_fields, validate};
 
 fn messages(metadata: &Value, scope: Scope) -> Vec<String> {
-    validate(Some(metadata), scope).iter().map(ToString::to_string).collect()
+    validate(Some(metadata), scope, Names::Subdomains).iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_name_or_the_beginning_of_one_is_required() {
     for metadata in [json!({}), json!({ "name": "" }), json!({ "name": null })] {
         assert_eq!(messages(&metadata, Scope::Cluster), expected);
     }
-    assert_eq!(validate(None, Scope::Cluster).len(), 1);
+    assert_eq!(validate(None, Scope::Cluster, Names::Subdomains).len(), 1);
     assert_eq!(messages(&json!({ "generateName": "web-" }), Scope::Cluster), Vec::<String>::new());
     assert_eq!(messages(&json!({ "generateName": "Web-" }), Scope::Cluster).len(), 1);
 }
@@ -46,6 +46,24 @@ fn a_namespace_belongs_only_to_namespaced_kinds_and_may_be_left_to_the_client() 
     );
     assert_eq!(messages(&json!({ "name": "a" }), Scope::Namespaced), Vec::<String>::new());
     assert_eq!(messages(&json!({ "name": "a", "namespace": "a.b" }), Scope::Namespaced).len(), 1);
+}
+
+#[test]
+fn names_are_subdomains_or_labels() {
+    let held = |name, names| validate(Some(&json!({ "name": name })), Scope::Cluster, names).len();
+    assert_eq!((held("a.b", Names::Subdomains), held("a.b", Names::Labels)), (0, 1));
+    let long = "a".repeat(64);
+    assert_eq!((held(&long, Names::Subdomains), held(&long, Names::Labels)), (0, 1));
+}
+
+#[test]
+fn one_owner_at_most_is_the_controller() {
+    let owner = |controller| json!({ "apiVersion": "v1", "kind": "A", "name": "a", "uid": "u", "controller": controller });
+    let held = |one, other| {
+        messages(&json!({ "name": "a", "ownerReferences": [owner(one), owner(other)] }), Scope::Cluster)
+    };
+    assert_eq!(held(true, false), Vec::<String>::new());
+    assert!(held(true, true)[0].ends_with("Only one reference can have Controller set to true"));
 }
 
 #[test]

@@ -24,19 +24,18 @@ async fn reopen(path: &Path) -> Api {
     Api::open(config(Arc::new(FileDisk::open(path).unwrap()))).await.unwrap()
 }
 
-/// The writing process: makes devices without end, eight at a time, and prints the name of each acknowledged one.
-#[tokio::test]
-#[ignore = "the child process of acknowledged_writes_survive_a_kill, of no use by itself"]
-async fn child_writes_until_it_is_killed() {
-    let path = std::env::var(STATE).unwrap();
-    let config = Config::new(virtnet_crds::crd::all(), Arc::new(FileDisk::open(Path::new(&path)).unwrap()));
+/// What the process that is killed does: makes devices without end, eight at a time, and prints the name of each
+/// acknowledged one.
+async fn write_until_killed(path: &Path) {
+    let config = Config::new(virtnet_crds::crd::all(), Arc::new(FileDisk::open(path).unwrap()));
     let api = Api::open(config).await.unwrap();
     let api = &api;
     let one = |index: usize| async move {
         let name = format!("d-{index}");
         create(api, &name).await;
-        println!("acknowledged {name}");
-        std::io::stdout().flush().unwrap();
+        let mut out = std::io::stdout();
+        writeln!(out, "acknowledged {name}").unwrap();
+        out.flush().unwrap();
     };
     let mut running: FuturesUnordered<_> = (0..8).map(one).collect();
     let mut next = 8;
@@ -48,6 +47,10 @@ async fn child_writes_until_it_is_killed() {
 
 #[tokio::test]
 async fn acknowledged_writes_survive_a_kill() {
+    // The process that is killed is this test again, with the path of the state in its environment.
+    if let Some(path) = std::env::var_os(STATE) {
+        return write_until_killed(Path::new(&path)).await;
+    }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.redb");
     let mut acknowledged = Vec::new();
@@ -61,7 +64,7 @@ async fn acknowledged_writes_survive_a_kill() {
             api.close().await;
         }
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_writes_until_it_is_killed", "--ignored", "--nocapture"])
+            .args(["--exact", "acknowledged_writes_survive_a_kill", "--nocapture"])
             .env(STATE, &path)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -133,7 +136,7 @@ impl Disk for Failing {
 
     async fn commit(&self, batch: Batch) -> Result<(), DiskError> {
         if self.fails.load(Ordering::SeqCst) {
-            return Err(DiskError {
+            return Err(DiskError::Failed {
                 operation: "writing",
                 place: "/state".to_owned(),
                 source: "no space left on device".into(),

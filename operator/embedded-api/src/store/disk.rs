@@ -35,15 +35,24 @@ pub struct Loaded {
 
 /// A failure to read or to write the state.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} {place}: the state on disk is as it was before; check space and permissions there")]
-pub struct DiskError {
-    /// What was being done, such as `opening`.
-    pub operation: &'static str,
-    /// To what: a path.
-    pub place: String,
-    /// Why it failed.
-    #[source]
-    pub source: Box<dyn std::error::Error + Send + Sync>,
+pub enum DiskError {
+    /// One process at a time can have the state open.
+    #[error("opening {place}: another process has it open; stop that one or use another state directory")]
+    InUse {
+        /// A path.
+        place: String,
+    },
+    /// Anything else.
+    #[error("{operation} {place}: the state on disk is as it was before; check space and permissions there")]
+    Failed {
+        /// What was being done, such as `opening`.
+        operation: &'static str,
+        /// To what: a path.
+        place: String,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// Keeps batches.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::disk::{Batch, Disk, DiskError, Loaded};
 
@@ -31,11 +31,15 @@ impl FileDisk {
     /// # Errors
     /// Where the file can't be made, is no redb file, or another process has it open.
     pub fn open(path: &Path) -> Result<Self, DiskError> {
-        let failed = |source| DiskError { operation: "opening", place: path.display().to_string(), source };
+        let place = || path.display().to_string();
+        let failed = |source| DiskError::Failed { operation: "opening", place: place(), source };
         let file = open_private(path).map_err(|error| failed(error.into()))?;
-        let backend = redb::backends::FileBackend::new(file).map_err(|error| failed(error.into()))?;
-        let database =
-            redb::Builder::new().create_with_backend(backend).map_err(|error| failed(error.into()))?;
+        let database = redb::backends::FileBackend::new(file)
+            .and_then(|backend| redb::Builder::new().create_with_backend(backend))
+            .map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen => DiskError::InUse { place: place() },
+                error => failed(error.into()),
+            })?;
         Ok(Self { path: path.to_owned(), database: Arc::new(database) })
     }
 
@@ -45,7 +49,7 @@ impl FileDisk {
         work: impl FnOnce(&Database) -> Result<R, redb::Error> + Send + 'static,
     ) -> Result<R, DiskError> {
         let database = Arc::clone(&self.database);
-        let failed = |source| DiskError { operation, place: self.path.display().to_string(), source };
+        let failed = |source| DiskError::Failed { operation, place: self.path.display().to_string(), source };
         tokio::task::spawn_blocking(move || work(&database))
             .await
             .map_err(|error| failed(error.into()))?

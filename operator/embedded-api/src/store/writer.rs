@@ -1,6 +1,7 @@
 //! The one task that changes the store: it runs what waits, commits it as one batch, then answers.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -139,9 +140,9 @@ async fn commit(store: &Store, disk: &dyn Disk, batch: Overlay) -> Result<(), Ap
 }
 
 fn refused(error: &DiskError) -> ApiError {
-    let cause = &error.source;
-    tracing::error!(%error, %cause, "a write was refused because it could not be made durable");
-    ApiError::internal(format_args!("{error}: {cause}"))
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    tracing::error!("a write was refused because it could not be made durable: {error}{cause}");
+    ApiError::internal(format_args!("{error}{cause}"))
 }
 
 /// `virtnet.dev/virtnetdevices/default/web-0`; core kinds have an empty group, cluster scope an empty namespace.
