@@ -47,7 +47,8 @@ pub struct HotplugFunction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<Uplink>,
     /// Whether drivers of virtio 0.95 can use the function too.
-    #[serde(default)]
+    // No default in the schema: inside an atomic map it would make two managers of the same short form conflict.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub transitional: bool,
     /// Number of the SF, unique on its port; if absent, the controller chooses one from 2000 on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,7 +80,8 @@ pub struct VfFunction {
     #[schemars(range(min = 0, max = 4095))]
     pub vf: u16,
     /// Whether drivers of virtio 0.95 can use the function too.
-    #[serde(default)]
+    // No default in the schema: inside an atomic map it would make two managers of the same short form conflict.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub transitional: bool,
 }
 

@@ -15,11 +15,7 @@ use virtnet_crds::{
 #[test]
 fn a_function_is_exactly_one_of_three() {
     let choices = [
-        (
-            Function::Hotplug(HotplugFunction::default()),
-            FunctionType::HotPlug,
-            r#"{"hotplug":{"transitional":false}}"#,
-        ),
+        (Function::Hotplug(HotplugFunction::default()), FunctionType::HotPlug, r#"{"hotplug":{}}"#),
         (Function::Static(StaticFunction { pf: 2 }), FunctionType::Static, r#"{"static":{"pf":2}}"#),
         (
             Function::Vf(VfFunction { pf: 1, vf: 3, transitional: true }),
@@ -115,7 +111,7 @@ fn our_keys_and_finalizers_are_what_the_rules_reserve_and_servers_take() {
         assert!(key.starts_with(external_id::RESERVED_PREFIX), "{key}");
     }
     let object = serde_json::json!({ "name": "a", "finalizers": [FUNCTION_FINALIZER, BOUND_FINALIZER] });
-    assert_eq!(metadata::validate(Some(&object), metadata::Scope::Cluster), []);
+    assert_eq!(metadata::validate(Some(&object), metadata::Scope::Cluster, metadata::Names::Subdomains), []);
 }
 
 #[test]
