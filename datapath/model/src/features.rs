@@ -75,28 +75,54 @@ features! {
     CtrlRx = "CTRL_RX" @ 18,
     /// The control queue filters VLANs.
     CtrlVlan = "CTRL_VLAN" @ 19,
+    /// Further receive modes can be set by the control queue.
+    CtrlRxExtra = "CTRL_RX_EXTRA" @ 20,
     /// The driver can send gratuitous packets.
     GuestAnnounce = "GUEST_ANNOUNCE" @ 21,
     /// Several queue pairs with automatic steering.
     Mq = "MQ" @ 22,
     /// The control queue sets the MAC address.
     CtrlMacAddr = "CTRL_MAC_ADDR" @ 23,
+    /// Legacy: a notification when the ring runs empty.
+    NotifyOnEmpty = "NOTIFY_ON_EMPTY" @ 24,
+    /// Legacy: descriptors may have any layout.
+    AnyLayout = "ANY_LAYOUT" @ 27,
+    /// Indirect descriptors.
+    IndirectDesc = "INDIRECT_DESC" @ 28,
+    /// Notifications are suppressed by ring index.
+    EventIdx = "EVENT_IDX" @ 29,
     /// The device complies with version 1 of the specification.
     Version1 = "VERSION_1" @ 32,
-    /// The device's access to memory goes through the platform's IOMMU (`ACCESS_PLATFORM` since 1.2).
-    IommuPlatform = "IOMMU_PLATFORM" @ 33,
+    /// Memory access by the platform's rules (an IOMMU may be on the way).
+    AccessPlatform = "ACCESS_PLATFORM" @ 33,
     /// Packed virtqueues.
     RingPacked = "RING_PACKED" @ 34,
+    /// Buffers are used in the order they were made available.
+    InOrder = "IN_ORDER" @ 35,
     /// Memory accesses are ordered as the platform orders them.
     OrderPlatform = "ORDER_PLATFORM" @ 36,
     /// The device supports SR-IOV.
     SrIov = "SR_IOV" @ 37,
     /// The driver passes data in its notifications.
     NotificationData = "NOTIFICATION_DATA" @ 38,
+    /// The device gives the data for notifications.
+    NotifConfigData = "NOTIF_CONFIG_DATA" @ 39,
     /// Queues can be reset one by one.
     RingReset = "RING_RESET" @ 40,
     /// The device has administration virtqueues.
     AdminVq = "ADMIN_VQ" @ 41,
+    /// The device keeps statistics.
+    DeviceStats = "DEVICE_STATS" @ 50,
+    /// Hashes of inner headers.
+    HashTunnel = "HASH_TUNNEL" @ 51,
+    /// Notification coalescing for each queue.
+    VqNotfCoal = "VQ_NOTF_COAL" @ 52,
+    /// Notification coalescing.
+    NotfCoal = "NOTF_COAL" @ 53,
+    /// The driver takes USOv4.
+    GuestUso4 = "GUEST_USO4" @ 54,
+    /// The driver takes USOv6.
+    GuestUso6 = "GUEST_USO6" @ 55,
     /// The device can receive USO.
     HostUso = "HOST_USO" @ 56,
     /// The device reports a hash with each packet.
@@ -105,6 +131,10 @@ features! {
     GuestHdrlen = "GUEST_HDRLEN" @ 59,
     /// Receive-side scaling.
     Rss = "RSS" @ 60,
+    /// The device reports merged segments and duplicated ACKs.
+    RscExt = "RSC_EXT" @ 61,
+    /// The device may be the standby of another with the same MAC address.
+    Standby = "STANDBY" @ 62,
     /// The device reports its speed and duplex mode.
     SpeedDuplex = "SPEED_DUPLEX" @ 63,
 }
