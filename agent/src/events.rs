@@ -1,5 +1,6 @@
 //! Kubernetes Events: told in passing, by a task of their own, so that a slow API never delays the DPU.
 
+use crate::words::chain;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -70,7 +71,7 @@ impl Publisher {
     pub(crate) async fn run(mut self) {
         while let Some((event, about)) = self.queue.recv().await {
             if let Err(error) = self.recorder.publish(&event, &about).await {
-                warn!(%error, reason = event.reason, "an Event could not be published");
+                warn!(error = chain(&error), reason = event.reason, "an Event could not be published");
             }
         }
     }

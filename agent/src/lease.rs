@@ -6,11 +6,12 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::warn;
 use virtnet_crds::manager;
 
 use crate::clock::Clock;
+use crate::words::chain;
 
 /// How long a renewal holds.
 pub(crate) const DURATION: Duration = Duration::from_secs(40);
@@ -37,8 +38,13 @@ pub(crate) async fn keep(client: Client, namespace: String, dpu: String, clock: 
         };
         // The agent is the only writer of its Lease; one left by an earlier life under another manager is taken over.
         let params = PatchParams::apply(manager::AGENT).force();
-        if let Err(error) = api.patch(&dpu, &params, &Patch::Apply(&lease)).await {
-            warn!(%error, %namespace, lease = dpu, "the Lease could not be renewed; it is tried again in {RENEWAL:?}");
+        // An answer that is long in coming must not hold up the next renewal until the Lease has expired.
+        let result = match timeout(RENEWAL, api.patch(&dpu, &params, &Patch::Apply(&lease))).await {
+            Ok(result) => result.map(drop).map_err(|error| chain(&error)),
+            Err(_) => Err("no answer from the API".to_owned()),
+        };
+        if let Err(error) = result {
+            warn!(error, %namespace, lease = dpu, "the Lease could not be renewed; it is tried again in {RENEWAL:?}");
         }
     }
 }

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use virtnet_model::{
     Controller, ControllerState, EswitchPort, Firmware, FirmwareState, Host, HostState, IfName, Link, Links,
     PartError, Switch, SwitchState,
 };
+
+use crate::words::chain;
 
 /// The hands of the agent: the parts of one DPU.
 #[derive(Clone, Debug)]
@@ -39,22 +42,26 @@ pub struct Observed {
 }
 
 impl Parts {
-    /// Reads all parts at the same time.
+    /// Reads all parts at the same time. One that doesn't answer for half a minute is one that can't be read.
     pub async fn observe(&self) -> Observed {
         let (controller, switch, links, firmware, host) = futures::join!(
-            self.controller.observe(),
-            self.switch.observe(),
-            self.links.observe(),
-            self.firmware.observe(),
-            self.host.observe(),
+            answer(self.controller.observe()),
+            answer(self.switch.observe()),
+            answer(self.links.observe()),
+            answer(self.firmware.observe()),
+            answer(self.host.observe()),
         );
-        Observed {
-            controller: controller.map_err(|error| chain(&error)),
-            switch: switch.map_err(|error| chain(&error)),
-            links: links.map_err(|error| chain(&error)),
-            firmware: firmware.map_err(|error| chain(&error)),
-            host: host.map_err(|error| chain(&error)),
-        }
+        Observed { controller, switch, links, firmware, host }
+    }
+}
+
+/// How long a part may take to tell its state.
+const GIVE_UP: Duration = Duration::from_secs(30);
+
+async fn answer<T>(observation: impl Future<Output = Result<T, PartError>>) -> Result<T, String> {
+    match tokio::time::timeout(GIVE_UP, observation).await {
+        Ok(result) => result.map_err(|error| chain(&error)),
+        Err(_) => Err(format!("it did not tell its state in {} s", GIVE_UP.as_secs())),
     }
 }
 
@@ -66,13 +73,16 @@ impl Observed {
     }
 }
 
-/// An error and its causes on one line.
-pub(crate) fn chain(error: &PartError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_never_answers_can_not_be_read() {
+        assert_eq!(answer(async { Ok(7) }).await, Ok(7));
+        assert_eq!(
+            answer(std::future::pending::<Result<(), PartError>>()).await,
+            Err("it did not tell its state in 30 s".to_owned())
+        );
     }
-    text
 }
