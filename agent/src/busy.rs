@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::Uid;
+use crate::key::Key;
 use crate::plan::Part;
 
 /// A lock on one part of one device, held from the start of a step until an observation that began after its end.
@@ -10,7 +11,7 @@ use crate::plan::Part;
 /// Without the second half, a plan from an observation that began before the step ended would ask for the step again.
 #[derive(Debug, Default)]
 pub(crate) struct Busy {
-    held: BTreeMap<(Option<Uid>, Part), Held>,
+    held: BTreeMap<Key, Held>,
     observations: u64,
 }
 
@@ -36,24 +37,24 @@ impl Busy {
         });
     }
 
-    /// A step starts. `None`: one of the DPU itself.
-    pub(crate) fn start(&mut self, uid: Option<Uid>, part: Part) {
-        self.held.insert((uid, part), Held::Running);
+    /// A step starts.
+    pub(crate) fn start(&mut self, key: Key) {
+        self.held.insert(key, Held::Running);
     }
 
     /// A step ended, well or not.
-    pub(crate) fn end(&mut self, uid: Option<Uid>, part: Part) {
-        self.held.insert((uid, part), Held::Ended(self.observations));
+    pub(crate) fn end(&mut self, key: Key) {
+        self.held.insert(key, Held::Ended(self.observations));
     }
 
     /// Whether the part is held.
-    pub(crate) fn contains(&self, uid: Option<&Uid>, part: Part) -> bool {
-        self.held.contains_key(&(uid.cloned(), part))
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        self.held.contains_key(key)
     }
 
     /// What planning must leave alone.
     pub(crate) fn of_devices(&self) -> BTreeSet<(Uid, Part)> {
-        self.held.keys().filter_map(|(uid, part)| Some((uid.clone()?, *part))).collect()
+        self.held.keys().filter_map(Key::of_device).collect()
     }
 
     /// Whether something has ended that no observation shows yet.
@@ -69,18 +70,15 @@ mod tests {
     #[test]
     fn a_step_is_held_until_an_observation_that_began_after_its_end() {
         let mut busy = Busy::default();
-        let uid = Uid::from("u");
+        let key = Key::Device(Uid::from("u"), Part::Function);
         let first = busy.begin_observation();
-        busy.start(Some(uid.clone()), Part::Function);
-        busy.end(Some(uid.clone()), Part::Function);
+        busy.start(key.clone());
+        busy.end(key.clone());
         busy.observed(first);
-        assert!(
-            busy.contains(Some(&uid), Part::Function),
-            "the first observation began before the step ended"
-        );
+        assert!(busy.contains(&key), "the first observation began before the step ended");
         assert!(busy.needs_observation());
         let second = busy.begin_observation();
         busy.observed(second);
-        assert!(!busy.contains(Some(&uid), Part::Function));
+        assert!(!busy.contains(&key));
     }
 }

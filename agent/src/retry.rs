@@ -7,13 +7,11 @@ use tokio::time::Instant;
 use virtnet_crds::Reason;
 
 use crate::desired::{Device, Uid};
+use crate::key::Key;
 use crate::plan::Part;
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
-
-/// A device, or the DPU itself, and the part of it that a step changes.
-type Key = (Option<Uid>, Part);
 
 /// The failures that are waited out.
 #[derive(Debug, Default)]
@@ -33,54 +31,50 @@ struct Failure {
 }
 
 impl Retries {
-    /// Notes a failure; `device` is `None` for a step of the DPU itself. Says whether it is news: the first, or another
-    /// message than the last.
+    /// Notes a failure; `device` is the one that the key is of. Says whether it is news: the first, or another message than
+    /// the last.
     pub(crate) fn failed(
         &mut self,
+        key: Key,
         device: Option<&Device>,
-        part: Part,
         now: Instant,
         reason: Reason,
         message: String,
     ) -> bool {
-        let key = (device.map(|device| device.uid.clone()), part);
         let generation = device.map(|device| device.generation);
         let before = self.failures.get(&key).filter(|failure| failure.generation == generation);
         let attempts = before.map_or(0, |failure| failure.attempts).saturating_add(1);
         let news = before.is_none_or(|failure| failure.message != message);
         let wait = FIRST.saturating_mul(1 << (attempts - 1).min(6)).min(LONGEST);
-        self.failures.insert(
-            key,
-            Failure { generation, attempts, again_at: now + wait, due_unseen: true, reason, message },
-        );
+        let again_at = now + wait;
+        self.failures
+            .insert(key, Failure { generation, attempts, again_at, due_unseen: true, reason, message });
         news
     }
 
     /// Notes a success.
-    pub(crate) fn succeeded(&mut self, uid: Option<&Uid>, part: Part) {
-        self.failures.remove(&(uid.cloned(), part));
+    pub(crate) fn succeeded(&mut self, key: &Key) {
+        self.failures.remove(key);
     }
 
     /// Forgets failures of devices that are gone or whose spec is another.
     pub(crate) fn prune(&mut self, devices: &BTreeMap<Uid, Device>) {
-        self.failures.retain(|(uid, _), failure| match uid {
-            None => true,
-            Some(uid) => devices.get(uid).map(|device| device.generation) == failure.generation,
+        self.failures.retain(|key, failure| match key {
+            Key::Device(uid, _) => devices.get(uid).map(|device| device.generation) == failure.generation,
+            Key::Orphan(_) | Key::Switch | Key::Vfs(_) | Key::Firmware(_) => true,
         });
     }
 
     /// What of devices is not to be tried yet.
     pub(crate) fn held(&self, now: Instant) -> BTreeMap<(Uid, Part), (Reason, String)> {
         self.waiting(now)
-            .filter_map(|((uid, part), failure)| {
-                Some(((uid.clone()?, *part), (failure.reason, failure.message.clone())))
-            })
+            .filter_map(|(key, failure)| Some((key.of_device()?, (failure.reason, failure.message.clone()))))
             .collect()
     }
 
-    /// Whether a step of the DPU itself is not to be tried yet.
-    pub(crate) fn holds_dpu(&self, part: Part, now: Instant) -> bool {
-        self.waiting(now).any(|((uid, failed), _)| uid.is_none() && *failed == part)
+    /// Whether a step with this key is not to be tried yet.
+    pub(crate) fn holds(&self, key: &Key, now: Instant) -> bool {
+        self.failures.get(key).is_some_and(|failure| failure.again_at > now)
     }
 
     /// Whether something has become due since this was last asked.
@@ -106,16 +100,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waits_double_up_to_a_minute_and_a_success_forgets() {
         let mut retries = Retries::default();
+        let key = Key::Switch;
         let mut waits = Vec::new();
         for _ in 0..9 {
             let now = Instant::now();
-            let news = retries.failed(None, Part::Dpu, now, Reason::StepFailed, "no".into());
+            let news = retries.failed(key.clone(), None, now, Reason::StepFailed, "no".into());
             waits.push((retries.next(now).unwrap() - now).as_secs());
             assert_eq!(news, waits.len() == 1);
-            assert!(retries.holds_dpu(Part::Dpu, now));
+            assert!(retries.holds(&key, now));
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        retries.succeeded(None, Part::Dpu);
+        retries.succeeded(&key);
         assert_eq!(retries.next(Instant::now()), None);
     }
 }
