@@ -1,13 +1,17 @@
 //! When a status is written: readiness at once, everything else once it has lasted.
 //!
-//! A state under a second old is not written, so that what passes by itself leaves no trace; a state that the agent is
-//! itself about to end is given longer, so that a thousand functions coming up are a thousand writes and not two.
+//! Ready is written at once where the host's driver is up, and else after a second: a host that has just given a function
+//! its address is about to bind a driver, and that would be a second write. A state under a second old is not written, so
+//! that what passes by itself leaves no trace. One that the agent is itself about to end is given longer, so that a
+//! thousand functions coming up are a thousand writes and not two; but a Ready that is no longer so is never left longer
+//! than that second.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use virtnet_crds::VirtnetDeviceStatus;
+use virtnet_crds::conditions::READY;
+use virtnet_crds::{Reason, VirtnetDeviceStatus};
 
 use crate::desired::Uid;
 use crate::plan::Stand;
@@ -16,18 +20,46 @@ use crate::plan::Stand;
 const SETTLED: Duration = Duration::from_secs(1);
 /// How long one lasts that the agent is working on.
 const WORKING: Duration = Duration::from_secs(5);
+/// However often a state changes, one that differs from what the object says is written after this long.
+const RESTLESS: Duration = Duration::from_secs(10);
+/// The longest that is waited after a write that failed.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Since when each device's state has differed from what its object says.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
-    differing: BTreeMap<Uid, Instant>,
+    differing: BTreeMap<Uid, Differing>,
+}
+
+#[derive(Debug)]
+struct Differing {
+    /// Since when the object has said something else.
+    first: Instant,
+    /// The state, as its reason; `None`: Ready.
+    state: Option<Reason>,
+    /// Since when it has been this state.
+    since: Instant,
+    /// Since when the object has said Ready of what is not.
+    untrue: Option<Instant>,
+    /// The write that failed last.
+    failure: Option<Failure>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    /// The version of the object that was to be written. Another one is tried at once.
+    version: Option<String>,
+    attempts: u32,
+    again_at: Instant,
 }
 
 impl Reports {
-    /// Whether to write this status now, in place of what the object has; where it is yet to last, until when.
+    /// Whether to write this status now, in place of what the object has in this version of it; where it is yet to last,
+    /// until when.
     pub(crate) fn judge(
         &mut self,
         uid: &Uid,
+        version: Option<&str>,
         written: &VirtnetDeviceStatus,
         status: &VirtnetDeviceStatus,
         overall: &Stand,
@@ -37,19 +69,57 @@ impl Reports {
             self.differing.remove(uid);
             return Verdict::Same;
         }
-        let since = *self.differing.entry(uid.clone()).or_insert(now);
-        let wait = match overall {
-            Stand::Ready => Duration::ZERO,
-            Stand::Not(reason, _) if reason.is_working() => WORKING,
-            Stand::Not(..) => SETTLED,
+        let (state, wait) = match overall {
+            Stand::Ready if status.host.as_ref().is_some_and(|host| host.driver.is_some()) => {
+                (None, Duration::ZERO)
+            }
+            // The host has just enumerated it, and its driver is about to bind.
+            Stand::Ready => (None, SETTLED),
+            Stand::Not(reason, _) if reason.is_working() => (Some(*reason), WORKING),
+            Stand::Not(reason, _) => (Some(*reason), SETTLED),
         };
-        if since + wait <= now { Verdict::Write } else { Verdict::Wait(since + wait) }
+        let differing = self.differing.entry(uid.clone()).or_insert(Differing {
+            first: now,
+            state,
+            since: now,
+            untrue: None,
+            failure: None,
+        });
+        if differing.state != state {
+            (differing.state, differing.since) = (state, now);
+        }
+        differing.untrue = (is_ready(written) && state.is_some()).then(|| differing.untrue.unwrap_or(now));
+        let untrue = differing.untrue.map(|since| since + SETTLED);
+        let lasted = (differing.since + wait).min(differing.first + RESTLESS);
+        let held = differing.failure.as_ref().filter(|failure| failure.version.as_deref() == version);
+        let due =
+            untrue.map_or(lasted, |at| at.min(lasted)).max(held.map_or(now, |failure| failure.again_at));
+        if due <= now { Verdict::Write } else { Verdict::Wait(due) }
+    }
+
+    /// The status was written: what differs from now on has yet to last.
+    pub(crate) fn written(&mut self, uid: &Uid) {
+        self.differing.remove(uid);
+    }
+
+    /// This version of the object was not written. Says whether that is the first time in a row.
+    pub(crate) fn failed(&mut self, uid: &Uid, version: Option<String>, now: Instant) -> bool {
+        let Some(differing) = self.differing.get_mut(uid) else { return true };
+        let attempts = differing.failure.as_ref().map_or(0, |failure| failure.attempts).saturating_add(1);
+        let wait = Duration::from_secs(1 << (attempts - 1).min(6)).min(LONGEST);
+        differing.failure = Some(Failure { version, attempts, again_at: now + wait });
+        attempts == 1
     }
 
     /// Forgets devices that are gone.
     pub(crate) fn retain(&mut self, exists: impl Fn(&Uid) -> bool) {
         self.differing.retain(|uid, _| exists(uid));
     }
+}
+
+/// Whether a status says Ready.
+pub(crate) fn is_ready(status: &VirtnetDeviceStatus) -> bool {
+    status.conditions.iter().any(|condition| condition.type_ == READY && condition.status == "True")
 }
 
 /// What to do about a status.
@@ -61,4 +131,99 @@ pub(crate) enum Verdict {
     Write,
     /// Look again then.
     Wait(Instant),
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use virtnet_crds::HostStatus;
+    use virtnet_crds::conditions::{Finding, merge};
+
+    use super::*;
+
+    fn status(generation: i64, driver: Option<&str>) -> VirtnetDeviceStatus {
+        let host = Some(HostStatus { driver: driver.map(str::to_owned), seen: true });
+        VirtnetDeviceStatus { observed_generation: generation, host, ..VirtnetDeviceStatus::default() }
+    }
+
+    fn not(reason: Reason) -> Stand {
+        Stand::Not(reason, String::new())
+    }
+
+    #[test]
+    fn readiness_is_written_at_once_and_what_passes_is_not() {
+        let (mut reports, uid, start) = (Reports::default(), Uid::from("u"), Instant::now());
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let (old, new, up) = (VirtnetDeviceStatus::default(), status(1, None), status(1, Some("virtio-pci")));
+        let mut judge = |status: &_, stand: &_, now| reports.judge(&uid, None, &old, status, stand, now);
+        assert_eq!(judge(&new, &not(Reason::Creating), at(0)), Verdict::Wait(at(5000)));
+        assert_eq!(
+            judge(&new, &not(Reason::WaitingForHost), at(4000)),
+            Verdict::Wait(at(5000)),
+            "another state"
+        );
+        assert_eq!(
+            judge(&new, &Stand::Ready, at(4100)),
+            Verdict::Wait(at(5100)),
+            "its driver is about to bind"
+        );
+        assert_eq!(judge(&up, &Stand::Ready, at(4200)), Verdict::Write);
+        assert_eq!(judge(&old, &Stand::Ready, at(4300)), Verdict::Same);
+    }
+
+    #[test]
+    fn a_state_that_lasts_is_written_and_so_is_one_that_never_does() {
+        let (mut reports, uid, start) = (Reports::default(), Uid::from("u"), Instant::now());
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let (old, new) = (VirtnetDeviceStatus::default(), status(1, None));
+        let mut judge = |stand: &_, now| reports.judge(&uid, None, &old, &new, stand, now);
+        assert_eq!(judge(&not(Reason::HostOff), at(0)), Verdict::Wait(at(1000)));
+        assert_eq!(judge(&not(Reason::HostOff), at(1000)), Verdict::Write);
+        reports.retain(|_| false);
+        let mut judge = |stand: &_, now| reports.judge(&uid, None, &old, &new, stand, now);
+        for moment in (0..10_000).step_by(300) {
+            let stand = not(if moment % 600 == 0 { Reason::Creating } else { Reason::HostOff });
+            assert!(matches!(judge(&stand, at(moment)), Verdict::Wait(_)), "{moment}");
+        }
+        assert_eq!(judge(&not(Reason::Creating), at(10_000)), Verdict::Write, "restless for ten seconds");
+        reports.written(&uid);
+        let verdict = reports.judge(&uid, None, &old, &new, &not(Reason::HostOff), at(10_100));
+        assert_eq!(verdict, Verdict::Wait(at(11_100)), "once in ten seconds, not from then on at every turn");
+    }
+
+    #[test]
+    fn a_ready_that_is_no_longer_so_is_taken_back_after_a_second() {
+        let (mut reports, uid, start) = (Reports::default(), Uid::from("u"), Instant::now());
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let ready = Finding::new(READY, Reason::Ready, "as declared");
+        let epoch = Time(jiff::Timestamp::UNIX_EPOCH);
+        let old = VirtnetDeviceStatus { conditions: merge(&[], vec![ready], 1, &epoch), ..status(1, None) };
+        let new = status(1, None);
+        let mut judge = |stand: &_, now| reports.judge(&uid, None, &old, &new, stand, now);
+        assert_eq!(judge(&not(Reason::Applying), at(0)), Verdict::Wait(at(1000)));
+        assert_eq!(judge(&not(Reason::HostOff), at(600)), Verdict::Wait(at(1000)), "another, and no truer");
+        assert_eq!(judge(&Stand::Ready, at(800)), Verdict::Wait(at(1800)), "and back");
+        assert_eq!(judge(&not(Reason::Applying), at(900)), Verdict::Wait(at(1900)));
+        assert_eq!(judge(&not(Reason::Applying), at(1900)), Verdict::Write);
+    }
+
+    #[test]
+    fn a_version_that_was_not_written_is_tried_less_and_less_often_and_another_at_once() {
+        let (mut reports, uid, start) = (Reports::default(), Uid::from("u"), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (old, new) = (VirtnetDeviceStatus::default(), status(1, Some("virtio-pci")));
+        let judge = |reports: &mut Reports, version, now| {
+            reports.judge(&uid, Some(version), &old, &new, &Stand::Ready, now)
+        };
+        assert_eq!(judge(&mut reports, "7", at(0)), Verdict::Write);
+        assert!(reports.failed(&uid, Some("7".into()), at(0)));
+        assert_eq!(judge(&mut reports, "7", at(0)), Verdict::Wait(at(1)));
+        assert_eq!(judge(&mut reports, "8", at(0)), Verdict::Write);
+        let mut now = 1;
+        for wait in [2, 4, 8, 16, 32, 60, 60] {
+            assert!(!reports.failed(&uid, Some("7".into()), at(now)));
+            assert_eq!(judge(&mut reports, "7", at(now)), Verdict::Wait(at(now + wait)));
+            now += wait;
+        }
+    }
 }
