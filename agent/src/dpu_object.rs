@@ -19,8 +19,9 @@ use virtnet_crds::{
 };
 use virtnet_model::{ControllerState, EswitchPort, FirmwareState, Function, FunctionKind, Limits};
 
-use crate::api::finalizer_removal;
+use crate::api::{finalizer_removal, is_held_by_liveness};
 use crate::clock::Clock;
+use crate::devices::is_newer;
 use crate::observe::Observed;
 use crate::plan::DpuAssessment;
 use crate::plan::wanted_firmware;
@@ -28,6 +29,8 @@ use crate::status::function_type;
 
 /// The least time between two writes of the status.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// The longest that is waited after writes that failed.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// The object as last seen, and when its status was last written.
 #[derive(Debug, Default)]
@@ -36,7 +39,9 @@ pub(crate) struct DpuObject {
     seen: bool,
     made: bool,
     writing: bool,
-    written_at: Option<Instant>,
+    /// Not to be written before.
+    not_before: Option<Instant>,
+    failures: u32,
 }
 
 /// What to write next.
@@ -66,17 +71,33 @@ impl DpuObject {
     /// Takes in what the watch tells: the object, or that there is none.
     pub(crate) fn watched(&mut self, object: Option<Dpu>) {
         self.seen = true;
-        self.object = object;
+        match object {
+            // An echo of an earlier write than the one that was answered last.
+            Some(object) if self.object.as_ref().is_some_and(|known| is_earlier(&object, known)) => {}
+            object => self.object = object,
+        }
     }
 
     /// Takes in the answer to a write.
-    pub(crate) fn written(&mut self, object: Option<Dpu>, now: Instant) {
+    pub(crate) fn written(&mut self, object: Dpu, now: Instant) {
         self.writing = false;
-        self.written_at = Some(now);
-        if let Some(object) = object {
-            self.made = true;
+        self.failures = 0;
+        self.not_before = Some(now + INTERVAL);
+        // One that was there and is gone since stays gone.
+        let is_news = self.object.as_ref().map_or(!self.made, |known| is_earlier(known, &object));
+        self.made = true;
+        if is_news {
             self.object = Some(object);
         }
+    }
+
+    /// A write failed: it is tried again after a while. Says whether it is the first to fail in a row.
+    pub(crate) fn failed(&mut self, now: Instant) -> bool {
+        self.writing = false;
+        let wait = INTERVAL.saturating_mul(1 << self.failures.min(6)).min(LONGEST);
+        self.not_before = Some(now + wait);
+        self.failures = self.failures.saturating_add(1);
+        self.failures == 1
     }
 
     /// Decides what to write now, if anything; or when to look again.
@@ -110,12 +131,17 @@ impl DpuObject {
                 }
             }
         };
-        if let Some(at) = self.written_at.map(|at| at + INTERVAL).filter(|at| *at > now) {
+        if let Some(at) = self.not_before.filter(|at| *at > now) {
             return Err(Some(at));
         }
         self.writing = true;
         Ok(write)
     }
+}
+
+/// Whether `a` is an earlier version of `b`.
+fn is_earlier(a: &Dpu, b: &Dpu) -> bool {
+    a.metadata.uid == b.metadata.uid && is_newer(&b.metadata, &a.metadata)
 }
 
 /// Makes the write.
@@ -152,7 +178,14 @@ pub(crate) async fn write(client: Client, name: String, write: Write) -> kube::R
                 },
                 "status": status,
             });
-            api.patch_status(&name, &PatchParams::apply(manager::AGENT), &Patch::Apply(body)).await
+            let apply = Patch::Apply(body);
+            let params = PatchParams::apply(manager::AGENT);
+            match api.patch_status(&name, &params, &apply).await {
+                Err(kube::Error::Api(refusal)) if is_held_by_liveness(&refusal) => {
+                    api.patch_status(&name, &params.force(), &apply).await
+                }
+                result => result,
+            }
         }
     }
 }
@@ -362,5 +395,82 @@ fn firmware_status(firmware: &BTreeMap<EswitchPort, FirmwareState>) -> FirmwareS
                 next_boot: pending_values(state).map(|(key, value)| (key.clone(), value.clone())).collect(),
             })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dpu(version: &str) -> Dpu {
+        let mut dpu = Dpu::new("dpu-0", DpuSpec::default());
+        dpu.metadata.uid = Some("u".into());
+        dpu.metadata.resource_version = Some(version.into());
+        dpu.metadata.finalizers = Some(vec![BOUND_FINALIZER.into()]);
+        dpu
+    }
+
+    fn next(known: &mut DpuObject, now: Instant) -> Result<Write, Option<Instant>> {
+        known.next(
+            |_, generation| DpuStatus { observed_generation: generation, ..DpuStatus::default() },
+            0,
+            now,
+        )
+    }
+
+    fn version(known: &DpuObject) -> Option<&str> {
+        known.object()?.metadata.resource_version.as_deref()
+    }
+
+    #[test]
+    fn an_echo_of_an_earlier_write_changes_nothing() {
+        let (mut known, now) = (DpuObject::default(), Instant::now());
+        known.watched(Some(dpu("1")));
+        assert!(matches!(next(&mut known, now), Ok(Write::Status(..))));
+        known.written(dpu("3"), now);
+        known.watched(Some(dpu("2")));
+        assert_eq!(version(&known), Some("3"));
+        known.watched(Some(dpu("4")));
+        assert_eq!(version(&known), Some("4"));
+    }
+
+    #[test]
+    fn an_object_that_went_while_it_was_written_stays_gone_and_is_not_made_again() {
+        let (mut known, now) = (DpuObject::default(), Instant::now());
+        known.watched(Some(dpu("1")));
+        assert!(matches!(next(&mut known, now), Ok(Write::Status(..))));
+        known.watched(None);
+        known.written(dpu("2"), now);
+        assert_eq!(version(&known), None);
+        assert!(matches!(next(&mut known, now + LONGEST), Err(None)));
+    }
+
+    #[test]
+    fn it_is_made_where_it_is_absent_at_the_start_and_tried_less_and_less_often() {
+        let (mut known, mut now) = (DpuObject::default(), Instant::now());
+        assert!(matches!(next(&mut known, now), Err(None)), "it is not known yet whether there is one");
+        known.watched(None);
+        for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert!(matches!(next(&mut known, now), Ok(Write::Create)));
+            known.failed(now);
+            let again = now + Duration::from_secs(wait);
+            assert!(matches!(next(&mut known, now), Err(Some(at)) if at == again), "{wait}");
+            now = again;
+        }
+        assert!(matches!(next(&mut known, now), Ok(Write::Create)));
+        known.written(dpu("1"), now);
+        assert_eq!(version(&known), Some("1"));
+    }
+
+    #[test]
+    fn it_is_released_when_it_is_being_deleted_and_nothing_is_bound() {
+        let (mut known, now) = (DpuObject::default(), Instant::now());
+        let mut object = dpu("1");
+        object.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        object.status = Some(DpuStatus::default());
+        known.watched(Some(object));
+        let same = |before: &DpuStatus, _| before.clone();
+        assert!(matches!(known.next(same, 1, now), Err(None)));
+        assert!(matches!(known.next(same, 0, now), Ok(Write::Release(_))));
     }
 }
