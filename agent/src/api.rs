@@ -7,7 +7,7 @@ use json_patch::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, Patch, PatchParams};
-use kube::core::Status;
+use kube::core::{ApiResource, DeserializeGuard, DynamicObject, Status};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use virtnet_crds::{API_VERSION, FUNCTION_FINALIZER, VirtnetDevice, VirtnetDeviceStatus, manager};
@@ -15,18 +15,21 @@ use virtnet_model::Mac;
 
 use crate::desired::{DeviceKey, MACS_ANNOTATION};
 
+/// The object as the API answered to a write; it need not be one that this version of the agent can decode.
+pub(crate) type Written = DeserializeGuard<VirtnetDevice>;
+
 /// Puts our finalizer on the object and notes the MACs, in one write, if the object is still the one that was seen.
 pub(crate) async fn register(
     client: &Client,
-    object: &VirtnetDevice,
+    object: &ObjectMeta,
     macs: &BTreeSet<Mac>,
-) -> kube::Result<VirtnetDevice> {
+) -> kube::Result<Written> {
     patch(client, object, registration(object, macs)).await
 }
 
 /// Takes our finalizer off the object, if the object is still the one that was seen.
-pub(crate) async fn release(client: &Client, object: &VirtnetDevice) -> kube::Result<VirtnetDevice> {
-    patch(client, object, finalizer_removal(&object.metadata, FUNCTION_FINALIZER)).await
+pub(crate) async fn release(client: &Client, object: &ObjectMeta) -> kube::Result<Written> {
+    patch(client, object, finalizer_removal(object, FUNCTION_FINALIZER)).await
 }
 
 /// Writes the whole status, as the owner of all of it. `force` takes a condition over from another writer.
@@ -48,27 +51,44 @@ pub(crate) async fn apply_status(
         "status": status,
     });
     let params = PatchParams { force, ..PatchParams::apply(manager::AGENT) };
-    api(client, object).patch_status(&object.name_any(), &params, &Patch::Apply(body)).await
+    let api: Api<VirtnetDevice> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    api.patch_status(&object.name_any(), &params, &Patch::Apply(body)).await
 }
 
-/// Whether a status was refused because the liveness controller holds one of its fields.
+/// Whether a status was refused because the liveness controller holds some of its fields, and nobody else holds any.
 pub(crate) fn is_held_by_liveness(refusal: &Status) -> bool {
-    let causes = refusal.details.iter().flat_map(|details| &details.causes);
-    refusal.code == 409 && causes.into_iter().any(|cause| cause.message.contains(manager::LIVENESS))
+    // A cause's message names the other manager in quotes: `conflict with "NAME" using VERSION`.
+    let liveness = format!("\"{}\"", manager::LIVENESS);
+    let causes: Vec<_> = refusal.details.iter().flat_map(|details| &details.causes).collect();
+    refusal.code == 409
+        && !causes.is_empty()
+        && causes
+            .iter()
+            .all(|cause| cause.reason == "FieldManagerConflict" && cause.message.contains(&liveness))
 }
 
-/// The object of this name, if there is one.
-pub(crate) async fn get(client: &Client, key: &DeviceKey) -> kube::Result<Option<VirtnetDevice>> {
-    Api::namespaced(client.clone(), &key.namespace).get_opt(&key.name).await
+/// Whether a write was refused because the object is another version now, or gone; a field that someone else holds is not
+/// that.
+pub(crate) fn is_overtaken(refusal: &Status) -> bool {
+    let has_causes = refusal.details.iter().any(|details| !details.causes.is_empty());
+    refusal.code == 404 || refusal.code == 409 && !has_causes
 }
 
-fn api(client: &Client, object: &VirtnetDevice) -> Api<VirtnetDevice> {
-    Api::namespaced(client.clone(), &object.namespace().unwrap_or_default())
+/// The object of this name, if there is one; whether this version of the agent can decode it or not.
+pub(crate) async fn get(client: &Client, key: &DeviceKey) -> kube::Result<Option<DynamicObject>> {
+    let kind = ApiResource::erase::<VirtnetDevice>(&());
+    Api::namespaced_with(client.clone(), &key.namespace, &kind).get_opt(&key.name).await
 }
 
-async fn patch(client: &Client, object: &VirtnetDevice, patch: JsonPatch) -> kube::Result<VirtnetDevice> {
+/// The DPU that an object from [`get`] is bound to.
+pub(crate) fn bound_to(object: &DynamicObject) -> Option<&str> {
+    object.data.pointer("/spec/dpu")?.as_str()
+}
+
+async fn patch(client: &Client, object: &ObjectMeta, patch: JsonPatch) -> kube::Result<Written> {
     let params = PatchParams { field_manager: Some(manager::AGENT.into()), ..PatchParams::default() };
-    api(client, object).patch(&object.name_any(), &params, &Patch::<()>::Json(patch)).await
+    let api = Api::namespaced(client.clone(), object.namespace.as_deref().unwrap_or_default());
+    api.patch(object.name.as_deref().unwrap_or_default(), &params, &Patch::<()>::Json(patch)).await
 }
 
 /// Tests that make a patch fail on any other object, or version of it, than the one that was seen.
@@ -79,12 +99,12 @@ fn guards(metadata: &ObjectMeta) -> Vec<PatchOperation> {
         .collect()
 }
 
-fn registration(object: &VirtnetDevice, macs: &BTreeSet<Mac>) -> JsonPatch {
-    let JsonPatch(mut operations) = finalizer_addition(&object.metadata, FUNCTION_FINALIZER);
+fn registration(object: &ObjectMeta, macs: &BTreeSet<Mac>) -> JsonPatch {
+    let JsonPatch(mut operations) = finalizer_addition(object, FUNCTION_FINALIZER);
     if !macs.is_empty() {
         let list: Vec<_> = macs.iter().map(ToString::to_string).collect();
         let list = list.join(",");
-        operations.push(if object.metadata.annotations.is_none() {
+        operations.push(if object.annotations.is_none() {
             add(["metadata", "annotations"], json!({ MACS_ANNOTATION: list }))
         } else {
             add(["metadata", "annotations", MACS_ANNOTATION], json!(list))
@@ -122,4 +142,43 @@ fn test<const N: usize>(path: [&str; N], value: Value) -> PatchOperation {
 
 fn add<const N: usize>(path: [&str; N], value: Value) -> PatchOperation {
     PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(path), value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(managers: &[&str]) -> Status {
+        let causes: Vec<_> = managers
+            .iter()
+            .map(|manager| {
+                json!({
+                    "reason": "FieldManagerConflict",
+                    "message": format!("conflict with \"{manager}\" using virtnet.dev/v1alpha1"),
+                    "field": ".status.conditions[type=\"Ready\"].status",
+                })
+            })
+            .collect();
+        serde_json::from_value(json!({"code": 409, "reason": "Conflict", "details": {"causes": causes}}))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_field_is_taken_by_force_from_the_liveness_controller_alone() {
+        for (managers, held, overtaken) in [
+            (&["virtnet-liveness"][..], true, false),
+            (&["virtnet-liveness", "virtnet-liveness"], true, false),
+            (&["virtnet-liveness", "kubectl-edit"], false, false),
+            (&["kubectl-edit"], false, false),
+            (&["my-virtnet-liveness"], false, false),
+            (&[], false, true),
+        ] {
+            let refusal = refusal(managers);
+            assert_eq!(
+                (is_held_by_liveness(&refusal), is_overtaken(&refusal)),
+                (held, overtaken),
+                "{managers:?}"
+            );
+        }
+    }
 }

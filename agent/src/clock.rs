@@ -16,9 +16,8 @@ impl Clock {
         Self(Arc::new(Timestamp::now))
     }
 
-    /// One that starts at `epoch` and goes on with tokio's clock, paused where that is.
-    pub fn from_tokio(epoch: Timestamp) -> Self {
-        let start = tokio::time::Instant::now();
+    /// One that was at `epoch` when tokio's clock was at `start`, and goes on with that, paused where it is.
+    pub fn from_tokio(epoch: Timestamp, start: tokio::time::Instant) -> Self {
         Self(Arc::new(move || epoch + start.elapsed()))
     }
 

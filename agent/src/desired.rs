@@ -60,6 +60,16 @@ pub struct DeviceKey {
     pub name: String,
 }
 
+impl DeviceKey {
+    /// That of the object with this metadata.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        Self {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
 impl fmt::Display for DeviceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
@@ -226,7 +236,7 @@ impl Device {
                 .and_then(|number| number.try_into().ok()),
         });
         Self {
-            key: DeviceKey { namespace: object.namespace().unwrap_or_default(), name: object.name_any() },
+            key: DeviceKey::of(&object.metadata),
             generation: object.metadata.generation.unwrap_or_default(),
             created: object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             deleting: object.metadata.deletion_timestamp.is_some(),
@@ -243,10 +253,7 @@ impl Device {
     pub fn undecodable(metadata: &ObjectMeta, error: &str) -> Self {
         let list = metadata.annotations.as_ref().and_then(|annotations| annotations.get(MACS_ANNOTATION));
         Self {
-            key: DeviceKey {
-                namespace: metadata.namespace.clone().unwrap_or_default(),
-                name: metadata.name.clone().unwrap_or_default(),
-            },
+            key: DeviceKey::of(metadata),
             uid: Uid::from(metadata.uid.as_deref().unwrap_or_default()),
             generation: metadata.generation.unwrap_or_default(),
             created: metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
@@ -368,5 +375,35 @@ impl WantedPort {
             trunks: trunks.iter().map(vlan("port.trunks")).collect::<Result<_, _>>()?,
             external_ids: external_ids.clone(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use virtnet_crds::Feature as Declared;
+    use virtnet_model::Feature;
+
+    use super::*;
+
+    #[test]
+    fn every_feature_that_can_be_declared_is_one_that_a_function_can_have() {
+        let declared: Vec<_> =
+            Declared::ALL.iter().map(|feature| (feature.name(), u32::from(feature.bit()))).collect();
+        let had: Vec<_> = Feature::ALL.iter().map(|feature| (feature.name(), feature.bit())).collect();
+        assert_eq!(declared, had);
+    }
+
+    #[test]
+    fn our_keys_in_open_vswitch_are_those_that_a_manifest_may_not_set() {
+        use virtnet_crds::external_id;
+        assert_eq!(virtnet_model::Owner::KEY_PREFIX, external_id::RESERVED_PREFIX);
+    }
+
+    #[test]
+    fn a_derived_mac_is_local_unicast_and_always_the_same() {
+        let mac = derived_mac(&Uid::from("5d3f9c1e-0000-4000-8000-000000000000"));
+        assert_eq!(mac, derived_mac(&Uid::from("5d3f9c1e-0000-4000-8000-000000000000")));
+        assert_eq!(mac.octets()[0], 0x02);
+        assert_ne!(mac, derived_mac(&Uid::from("another")));
     }
 }

@@ -8,8 +8,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
+use tracing::warn;
 use virtnet_crds::VirtnetDevice;
 
+use crate::api::Written;
 use crate::desired::{Device, Uid};
 
 /// What an event of the watch means for the loop.
@@ -19,8 +21,8 @@ pub(crate) enum News {
     None,
     /// There is cause to plan.
     Changed,
-    /// A device is no longer among ours, and it is not known why.
-    Left(Box<Device>),
+    /// There is cause to plan, and these devices are no longer among ours: it is not known why.
+    Left(Vec<Device>),
 }
 
 /// The objects, and what planning needs of them.
@@ -38,6 +40,7 @@ pub(crate) struct Devices {
 #[derive(Debug, Default)]
 struct Known {
     parsed: BTreeMap<Uid, Device>,
+    metadata: BTreeMap<Uid, Arc<ObjectMeta>>,
     /// Without those that could not be decoded.
     objects: BTreeMap<Uid, Arc<VirtnetDevice>>,
 }
@@ -65,14 +68,29 @@ impl Devices {
         Cow::Owned(devices)
     }
 
-    /// The device is another DPU's now.
-    pub(crate) fn depart(&mut self, device: Device) {
-        self.departed.insert(device.uid.clone(), Device { deleting: true, finalizer: false, ..device });
+    /// The metadata of the object as it was last seen.
+    pub(crate) fn metadata(&self, uid: &Uid) -> Option<&Arc<ObjectMeta>> {
+        self.present.metadata.get(uid)
     }
 
-    /// Forgets departed devices of which nothing is left.
-    pub(crate) fn forget_departed(&mut self, is_left: impl Fn(&Uid) -> bool) {
-        self.departed.retain(|uid, _| is_left(uid));
+    /// The device is another DPU's now, unless it has come back meanwhile. Says whether it is.
+    pub(crate) fn depart(&mut self, device: Device) -> bool {
+        if self.present.parsed.contains_key(&device.uid) {
+            return false;
+        }
+        // It keeps the finalizer here, for without it planning would take it that nothing of it is left.
+        self.departed.insert(device.uid.clone(), Device { deleting: true, finalizer: true, ..device });
+        true
+    }
+
+    /// Whether the device is another DPU's now, and something of it may still be here.
+    pub(crate) fn is_departed(&self, uid: &Uid) -> bool {
+        self.departed.contains_key(uid)
+    }
+
+    /// Nothing of the departed device is left here.
+    pub(crate) fn forget_departed(&mut self, uid: &Uid) {
+        self.departed.remove(uid);
     }
 
     /// The object as it was last seen; none where it could not be decoded.
@@ -99,9 +117,13 @@ impl Devices {
                         listed.insert(Ok(VirtnetDevice::clone(object)));
                     }
                 }
-                self.present = listed;
+                let before = std::mem::replace(&mut self.present, listed);
                 self.complete = true;
-                News::Changed
+                let here = &self.present.parsed;
+                self.departed.retain(|uid, _| !here.contains_key(uid));
+                // What happened while the watch was cut is seen only by what is missing.
+                let missing = before.parsed.into_values().filter(|device| !here.contains_key(&device.uid));
+                News::Left(missing.filter(|device| device.finalizer).collect())
             }
             Event::Apply(guard) => {
                 if self.insert_newer(guard.0) {
@@ -113,10 +135,11 @@ impl Devices {
             Event::Delete(guard) => {
                 let uid = Uid::from(guard.uid().unwrap_or_default().as_str());
                 self.present.objects.remove(&uid);
+                self.present.metadata.remove(&uid);
                 match self.present.parsed.remove(&uid) {
                     // Gone without being deleted: it may have been given to another DPU.
                     Some(device) if guard.meta().deletion_timestamp.is_none() && device.finalizer => {
-                        News::Left(Box::new(device))
+                        News::Left(vec![device])
                     }
                     Some(_) | None => News::Changed,
                 }
@@ -126,10 +149,10 @@ impl Devices {
 
     /// Takes in the answer to a write of ours, so that the next plan doesn't wait for the watch to tell of it. An object
     /// that has gone since stays gone.
-    pub(crate) fn written(&mut self, object: VirtnetDevice) {
+    pub(crate) fn written(&mut self, object: Written) {
         let uid = Uid::from(object.uid().unwrap_or_default().as_str());
         if self.present.parsed.contains_key(&uid) {
-            self.insert_newer(Ok(object));
+            self.insert_newer(object.0);
         }
     }
 
@@ -139,7 +162,7 @@ impl Devices {
             Err(invalid) => &invalid.metadata,
         };
         let uid = Uid::from(metadata.uid.as_deref().unwrap_or_default());
-        if self.present.objects.get(&uid).is_some_and(|known| !is_newer(metadata, &known.metadata)) {
+        if self.present.metadata.get(&uid).is_some_and(|known| !is_newer(metadata, known)) {
             return false;
         }
         self.departed.remove(&uid);
@@ -150,26 +173,29 @@ impl Devices {
 
 impl Known {
     fn insert(&mut self, object: Result<VirtnetDevice, InvalidObject>) {
-        let device = match object {
+        let (device, metadata) = match object {
             Ok(mut object) => {
                 object.metadata.managed_fields = None;
                 let device = Device::parse(&object);
+                let metadata = object.metadata.clone();
                 self.objects.insert(device.uid.clone(), Arc::new(object));
-                device
+                (device, metadata)
             }
             Err(invalid) => {
                 let device = Device::undecodable(&invalid.metadata, &invalid.error);
+                warn!(device = %device.key, error = %invalid.error, "an object could not be decoded; it is left as it is");
                 self.objects.remove(&device.uid);
-                device
+                (device, ObjectMeta { managed_fields: None, ..invalid.metadata })
             }
         };
+        self.metadata.insert(device.uid.clone(), Arc::new(metadata));
         self.parsed.insert(device.uid.clone(), device);
     }
 }
 
 /// Whether `a` is a later version than `b`: versions of one resource are ordered as numbers (Kubernetes 1.35 and later say
 /// so; earlier servers behave so).
-fn is_newer(a: &ObjectMeta, b: &ObjectMeta) -> bool {
+pub(crate) fn is_newer(a: &ObjectMeta, b: &ObjectMeta) -> bool {
     let version =
         |meta: &ObjectMeta| meta.resource_version.as_deref().and_then(|text| text.parse::<u64>().ok());
     version(a) > version(b)

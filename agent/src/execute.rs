@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use tokio::sync::Semaphore;
-use virtnet_crds::{Reason, VirtnetDevice};
+use virtnet_crds::Reason;
 use virtnet_model::{ErrorKind, PartError, PortChange, Refusal};
 
-use crate::api;
-use crate::observe::{Parts, chain};
+use crate::api::{self, Written};
+use crate::observe::Parts;
 use crate::plan::Step;
+use crate::words::chain;
 
 /// How many calls to the controller are under way at once.
 const CONTROLLER_CALLS: usize = 16;
@@ -47,7 +49,7 @@ pub(crate) struct Done {
     /// The step.
     pub step: Step,
     /// The object as the API answered, after a write of it; or why it failed.
-    pub result: Result<Option<VirtnetDevice>, StepError>,
+    pub result: Result<Option<Written>, StepError>,
 }
 
 impl Hands {
@@ -66,12 +68,8 @@ impl Hands {
         Arc::clone(&self.api_calls)
     }
 
-    /// Takes one step that is not the switch's. `object`: the device's object, for steps on it.
-    pub(crate) fn take(
-        &self,
-        step: Step,
-        object: Option<Arc<VirtnetDevice>>,
-    ) -> BoxFuture<'static, Vec<Done>> {
+    /// Takes one step that is not the switch's. `object`: the metadata of the device's object, for steps on it.
+    pub(crate) fn take(&self, step: Step, object: Option<Arc<ObjectMeta>>) -> BoxFuture<'static, Done> {
         let hands = self.clone();
         Box::pin(async move {
             let result = match tokio::time::timeout(GIVE_UP, hands.call(&step, object.as_deref())).await {
@@ -82,7 +80,7 @@ impl Hands {
                     conflict: false,
                 }),
             };
-            vec![Done { step, result }]
+            Done { step, result }
         })
     }
 
@@ -112,11 +110,7 @@ impl Hands {
         })
     }
 
-    async fn call(
-        &self,
-        step: &Step,
-        object: Option<&VirtnetDevice>,
-    ) -> Result<Option<VirtnetDevice>, StepError> {
+    async fn call(&self, step: &Step, object: Option<&ObjectMeta>) -> Result<Option<Written>, StepError> {
         match step {
             Step::Register { macs, .. } => {
                 let _permit = self.api_calls.acquire().await;
@@ -177,22 +171,18 @@ fn port_change(step: &Step) -> Option<PortChange> {
     }
 }
 
-fn done(result: Result<(), PartError>) -> Result<Option<VirtnetDevice>, StepError> {
+fn done(result: Result<(), PartError>) -> Result<Option<Written>, StepError> {
     result.map(|()| None).map_err(|error| from_part(&error))
 }
 
 fn gone(step: &Step) -> StepError {
-    StepError {
-        reason: Reason::StepFailed,
-        message: format!("{step}: its object could not be decoded"),
-        conflict: false,
-    }
+    StepError { reason: Reason::StepFailed, message: format!("{step}: its object is gone"), conflict: false }
 }
 
 fn from_api(step: &Step, error: &kube::Error) -> StepError {
     // A JSON patch whose tests fail is answered with 422, one that comes too late with 409.
     let conflict = matches!(error, kube::Error::Api(status) if [404, 409, 422].contains(&status.code));
-    StepError { reason: Reason::StepFailed, message: format!("{step}: {error}"), conflict }
+    StepError { reason: Reason::StepFailed, message: format!("{step}: {}", chain(error)), conflict }
 }
 
 fn from_part(error: &PartError) -> StepError {

@@ -10,30 +10,31 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt, select_all};
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, DynamicObject};
 use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
-use virtnet_crds::conditions::READY;
 use virtnet_crds::{Dpu, VirtnetDevice, VirtnetDeviceStatus};
 
 use crate::api;
 use crate::busy::Busy;
 use crate::clock::Clock;
-use crate::desired::{Device, Uid};
+use crate::desired::{Device, DeviceKey, Uid};
 use crate::devices::{Devices, News};
 use crate::dpu_object::{self, DpuObject, dpu_status};
 use crate::events::Events;
 use crate::execute::{Done, Hands};
+use crate::key::Key;
 use crate::metrics::{Metrics, StepLabels};
 use crate::observe::{Observed, Parts};
-use crate::plan::{Assessment, Input, Part, Plan, Stand, Step, plan};
-use crate::report::{Reports, Verdict};
+use crate::plan::{Assessment, For, Input, Part, Plan, Step, plan};
+use crate::report::{Reports, Verdict, is_ready};
 use crate::retry::Retries;
 use crate::status::device_status;
 use crate::suspects::Suspects;
+use crate::words::chain;
 
 /// Observations begin at least this far apart: events that come in a burst are answered together.
 const PACE: Duration = Duration::from_millis(10);
@@ -41,6 +42,8 @@ const PACE: Duration = Duration::from_millis(10);
 const OUT_OF_REACH: Duration = Duration::from_secs(5);
 /// The loop turns at least this often, so that a loop that hangs can be told from one with nothing to do.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// The longest that is waited before the API is asked again.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Devices of this DPU, as the API tells of them.
 pub(crate) type DeviceEvents =
@@ -96,11 +99,22 @@ pub(crate) struct Reconciler {
 /// Something under way that ended.
 enum Finished {
     Observed(u64, Box<Observed>),
-    Steps(Vec<Done>),
-    Status(Uid, Box<kube::Result<VirtnetDevice>>),
+    Step(Box<Done>),
+    Transaction(Vec<Done>),
+    Status(Box<Reported>),
     Dpu(Box<kube::Result<Dpu>>),
     /// A device that left, and its object as it is now.
-    Left(Box<Device>, Box<kube::Result<Option<VirtnetDevice>>>),
+    Left(Box<Device>, Box<Option<DynamicObject>>),
+}
+
+/// What came of writing a status.
+struct Reported {
+    uid: Uid,
+    /// The version of the object that it was to replace.
+    version: Option<String>,
+    /// It says Ready, and the object did not.
+    became_ready: bool,
+    result: kube::Result<VirtnetDevice>,
 }
 
 impl Reconciler {
@@ -137,12 +151,15 @@ impl Reconciler {
             host.events(),
         ]);
         loop {
+            self.wake();
             self.begin_observation();
             let wake = self.next_wake();
+            // Biased, so that the same events are taken in the same order whenever they come again.
             tokio::select! {
+                biased;
                 event = devices.next() => match event {
                     Some(Ok(event)) => self.told(event),
-                    Some(Err(error)) => warn!(%error, "the watch of VirtnetDevices was cut; it is taken up again"),
+                    Some(Err(error)) => warn!(error = chain(&error), "the watch of VirtnetDevices was cut; it is taken up again"),
                     None => return,
                 },
                 event = dpu.next() => match event {
@@ -150,12 +167,12 @@ impl Reconciler {
                         self.dpu.watched(object);
                         self.dirty = true;
                     }
-                    Some(Err(error)) => warn!(%error, "the watch of the Dpu was cut; it is taken up again"),
+                    Some(Err(error)) => warn!(error = chain(&error), "the watch of the Dpu was cut; it is taken up again"),
                     None => return,
                 },
                 Some(_) = parts.next() => self.dirty = true,
                 Some(finished) = self.work.next() => self.finish(finished),
-                () = sleep_until(wake) => self.wake(),
+                () = sleep_until(wake) => {}
             }
             self.around
                 .metrics
@@ -169,13 +186,15 @@ impl Reconciler {
         match self.devices.apply(event) {
             News::None => {}
             News::Changed => self.dirty = true,
-            News::Left(device) => {
+            News::Left(devices) => {
                 self.dirty = true;
-                let client = self.around.client.clone();
-                self.work.push(Box::pin(async move {
-                    let object = api::get(&client, &device.key).await;
-                    Finished::Left(device, Box::new(object))
-                }));
+                for device in devices {
+                    let (client, calls) = (self.around.client.clone(), Arc::clone(&self.api_calls));
+                    self.work.push(Box::pin(async move {
+                        let object = look_up(&client, &calls, &device).await;
+                        Finished::Left(Box::new(device), Box::new(object))
+                    }));
+                }
             }
         }
     }
@@ -189,7 +208,6 @@ impl Reconciler {
         self.dirty = false;
         self.observing = true;
         self.observed_at = Some(Instant::now());
-        self.around.metrics.observations.inc();
         let number = self.busy.begin_observation();
         let parts = self.around.parts.clone();
         self.work.push(Box::pin(async move { Finished::Observed(number, Box::new(parts.observe().await)) }));
@@ -198,7 +216,8 @@ impl Reconciler {
     /// When to wake if nothing happens.
     fn next_wake(&self) -> Instant {
         let now = Instant::now();
-        let paced = (self.dirty && !self.observing).then(|| self.observed_at.map_or(now, |at| at + PACE));
+        let can_observe = self.dirty && !self.observing && self.devices.is_complete();
+        let paced = can_observe.then(|| self.observed_at.map_or(now, |at| at + PACE));
         [paced, self.look_again, self.retries.next(now), self.suspects.next(now)]
             .into_iter()
             .flatten()
@@ -206,7 +225,7 @@ impl Reconciler {
             .map_or(now + HEARTBEAT, |at| at.min(now + HEARTBEAT))
     }
 
-    /// Time has passed: what waited for it is looked at again. A mere heartbeat is no cause.
+    /// What waited for time to pass is looked at again when it has. A mere heartbeat is no cause.
     fn wake(&mut self) {
         let now = Instant::now();
         if self.look_again.is_some_and(|at| at <= now) {
@@ -214,38 +233,41 @@ impl Reconciler {
             self.dirty = true;
         }
         let retry_due = self.retries.take_due(now);
-        self.dirty |= retry_due || !self.suspects.ripe(now).is_empty();
+        let second_look_due = self.suspects.take_due(now);
+        self.dirty |= retry_due || second_look_due;
     }
 
     fn finish(&mut self, finished: Finished) {
         match finished {
             Finished::Observed(number, observed) => {
                 self.observing = false;
+                self.around.metrics.observations.inc();
                 self.busy.observed(number);
                 self.act(&observed);
                 self.dirty |= self.busy.needs_observation();
             }
-            Finished::Steps(steps) => {
+            Finished::Step(done) => {
+                self.stepped(*done);
+                self.dirty = true;
+            }
+            Finished::Transaction(mut steps) => {
+                self.busy.end(Key::Switch);
+                // A device's failure is told last, so that a success of another of its ports doesn't make it forgotten.
+                steps.sort_by_key(|done| done.result.is_err());
                 for done in steps {
                     self.stepped(done);
                 }
                 self.dirty = true;
             }
-            Finished::Status(uid, result) => {
-                self.dirty |= self.reporting.remove(&uid) == Some(true);
-                match *result {
-                    Ok(object) => self.devices.written(object),
-                    Err(error) => self.not_reported(&uid, &error),
-                }
-            }
+            Finished::Status(reported) => self.reported(*reported),
             Finished::Left(device, object) => self.left(*device, *object),
             Finished::Dpu(result) => {
-                let now = Instant::now();
                 match *result {
-                    Ok(object) => self.dpu.written(Some(object), now),
+                    Ok(object) => self.dpu.written(object, Instant::now()),
                     Err(error) => {
-                        debug!(%error, "the Dpu was not written; it is tried again");
-                        self.dpu.written(None, now);
+                        if self.dpu.failed(Instant::now()) {
+                            warn!(error = chain(&error), "the Dpu was not written; it is tried again");
+                        }
                     }
                 }
                 self.dirty = true;
@@ -255,18 +277,16 @@ impl Reconciler {
 
     /// A device that is not ours any more: where another DPU has it now, what there is of it here is removed. An object that
     /// is gone tells nothing of what is wanted, so its function stays and is reported as undeclared.
-    fn left(&mut self, device: Device, object: kube::Result<Option<VirtnetDevice>>) {
-        match object {
-            Ok(Some(object)) if object.uid().as_deref() == Some(device.uid.as_str()) => {
-                if object.spec.dpu.as_deref() != Some(&self.around.dpu) {
-                    info!(device = %device.key, "given to another DPU: removing what there is of it here");
-                    self.devices.depart(device);
-                    self.dirty = true;
-                }
-            }
-            Ok(_) => {}
-            Err(error) => {
-                warn!(device = %device.key, %error, "could not be looked up after it left; left as it is");
+    fn left(&mut self, device: Device, object: Option<DynamicObject>) {
+        let Some(object) = object.filter(|object| object.uid().as_deref() == Some(device.uid.as_str()))
+        else {
+            return;
+        };
+        if api::bound_to(&object) != Some(&self.around.dpu) {
+            let key = device.key.clone();
+            if self.devices.depart(device) {
+                info!(device = %key, "given to another DPU: removing what there is of it here");
+                self.dirty = true;
             }
         }
     }
@@ -290,10 +310,13 @@ impl Reconciler {
         if !observed.is_complete() {
             self.look_again_at(Some(now + OUT_OF_REACH));
         }
-        self.devices.forget_departed(|uid| {
-            let has_step = steps.iter().any(|step| step.device().is_some_and(|device| device.uid == *uid));
-            has_step || self.busy.of_devices().iter().any(|(busy, _)| busy == uid) || !observed.is_complete()
-        });
+        let (gone, steps): (Vec<_>, Vec<_>) = steps.into_iter().partition(
+            |step| matches!(step, Step::Release { device } if self.devices.is_departed(&device.uid)),
+        );
+        // The finalizer is the other agent's now; that it may go says that nothing is left here.
+        for device in gone.iter().filter_map(Step::device) {
+            self.devices.forget_departed(&device.uid);
+        }
         self.start(steps, now);
         let ready = devices.values().filter(|assessment| assessment.overall().is_ready()).count();
         self.around.metrics.devices.set(i64::try_from(devices.len()).unwrap_or(i64::MAX));
@@ -303,7 +326,7 @@ impl Reconciler {
         }
         let live = self.devices.parsed();
         self.reports.retain(|uid| live.contains_key(uid));
-        let bound = self.devices.parsed().len();
+        let bound = self.devices.for_planning().len();
         let clock = &self.around.clock;
         let status = |before: &_, generation| dpu_status(observed, &dpu, &spec, before, generation, clock);
         match self.dpu.next(status, bound, now) {
@@ -323,57 +346,50 @@ impl Reconciler {
 
     /// Starts the steps: those of the switch together in one transaction, if none is under way.
     fn start(&mut self, steps: Vec<Step>, now: Instant) {
-        let (ports, others): (Vec<_>, Vec<_>) = steps.into_iter().partition(|step| step.part() == Part::Port);
-        if !ports.is_empty()
-            && !self.busy.contains(None, Part::Port)
-            && !self.retries.holds_dpu(Part::Port, now)
-        {
-            self.busy.start(None, Part::Port);
+        let (ports, others): (Vec<_>, Vec<_>) = steps
+            .into_iter()
+            .filter(|step| !self.retries.holds(&Key::of(step), now))
+            .partition(|step| step.part() == Part::Port);
+        if !ports.is_empty() && !self.busy.contains(&Key::Switch) {
+            self.busy.start(Key::Switch);
             for step in &ports {
                 info!(%step, "start");
-                self.busy.start(step.device().map(|device| device.uid.clone()), Part::Port);
+                self.busy.start(Key::of(step));
             }
             self.around.metrics.transactions.inc();
             let work = self.hands.take_ports(ports);
-            self.work.push(Box::pin(async move { Finished::Steps(work.await) }));
+            self.work.push(Box::pin(async move { Finished::Transaction(work.await) }));
         }
         for step in others {
-            let uid = step.device().map(|device| device.uid.clone());
-            let part = step.part();
-            let waits =
-                uid.is_none() && (self.busy.contains(None, part) || self.retries.holds_dpu(part, now));
-            if waits
-                || uid.as_ref().is_some_and(|uid| part == Part::Object && self.reporting.contains_key(uid))
-            {
+            let key = Key::of(&step);
+            let uid = step.device().map(|device| &device.uid);
+            // A write of the status under way would make one of the object a conflict.
+            let reporting =
+                uid.is_some_and(|uid| self.reporting.contains_key(uid)) && step.part() == Part::Object;
+            if reporting || self.busy.contains(&key) {
                 continue;
             }
             info!(%step, "start");
-            let object = uid.as_ref().and_then(|uid| self.devices.object(uid)).cloned();
-            self.busy.start(uid, part);
+            let object = uid.and_then(|uid| self.devices.metadata(uid)).cloned();
+            self.busy.start(key);
             let work = self.hands.take(step, object);
-            self.work.push(Box::pin(async move { Finished::Steps(work.await) }));
+            self.work.push(Box::pin(async move { Finished::Step(Box::new(work.await)) }));
         }
     }
 
     /// A step ended.
     fn stepped(&mut self, Done { step, result }: Done) {
-        let part = step.part();
+        let key = Key::of(&step);
         let uid = step.device().map(|device| device.uid.clone());
-        self.busy.end(uid.clone(), part);
-        if part == Part::Port {
-            self.busy.end(None, Part::Port);
-        }
+        self.busy.end(key.clone());
         let outcome = if result.is_ok() { "ok" } else { "failed" };
-        self.around
-            .metrics
-            .steps
-            .get_or_create(&StepLabels { step: step.event_reason(), result: outcome })
-            .inc();
-        let about = self.about(uid.as_ref());
+        let labels = StepLabels { step: step.event_reason(), result: outcome };
+        self.around.metrics.steps.get_or_create(&labels).inc();
+        let about = self.about(step.device());
         match result {
             Ok(object) => {
                 debug!(%step, "done");
-                self.retries.succeeded(uid.as_ref(), part);
+                self.retries.succeeded(&key);
                 if self.is_news(&step, uid.as_ref()) {
                     self.around.events.normal(about, step.event_reason(), step.to_string());
                 }
@@ -382,12 +398,13 @@ impl Reconciler {
                 }
             }
             Err(error) => {
-                let device = uid.as_ref().and_then(|uid| self.devices.parsed().get(uid));
+                let all_devices = self.devices.for_planning();
+                let device = uid.as_ref().and_then(|uid| all_devices.get(uid));
                 if device.is_none() && uid.is_some() {
                     return;
                 }
-                let now = Instant::now();
-                let news = self.retries.failed(device, part, now, error.reason, error.message.clone());
+                let news =
+                    self.retries.failed(key, device, Instant::now(), error.reason, error.message.clone());
                 if news && !error.conflict {
                     warn!(%step, error = error.message, "failed");
                     self.around.events.warning(about, error.reason.as_str(), error.message);
@@ -402,7 +419,7 @@ impl Reconciler {
             Step::Register { .. } | Step::Release { .. } => false,
             Step::SetLink { .. } | Step::SetPort { .. } => uid
                 .and_then(|uid| self.devices.object(uid))
-                .is_some_and(|object| is_ready(object.status.as_ref())),
+                .is_some_and(|object| object.status.as_ref().is_some_and(is_ready)),
             Step::RemovePort { .. }
             | Step::Unplug { .. }
             | Step::Hotplug { .. }
@@ -413,9 +430,16 @@ impl Reconciler {
     }
 
     /// What an Event is about: the device, or the Dpu.
-    fn about(&self, uid: Option<&Uid>) -> ObjectReference {
-        match uid.and_then(|uid| self.devices.object(uid)) {
-            Some(object) => object.object_ref(&()),
+    fn about(&self, device: Option<&For>) -> ObjectReference {
+        match device {
+            Some(For { uid, key }) => ObjectReference {
+                api_version: Some(virtnet_crds::API_VERSION.into()),
+                kind: Some("VirtnetDevice".into()),
+                namespace: Some(key.namespace.clone()),
+                name: Some(key.name.clone()),
+                uid: Some(uid.to_string()),
+                ..ObjectReference::default()
+            },
             None => self.dpu.object().map(|object| object.object_ref(&())).unwrap_or_default(),
         }
     }
@@ -429,19 +453,17 @@ impl Reconciler {
             *again = true;
             return;
         }
-        if self.busy.contains(Some(uid), Part::Object) || is_leaving(device) {
+        if self.busy.contains(&Key::Device(uid.clone(), Part::Object)) || is_leaving(device) {
             return;
         }
         let before = object.status.clone().unwrap_or_default();
         let status = device_status(device.generation, assessment, &before, self.around.clock.now());
-        match self.reports.judge(uid, &before, &status, assessment.overall(), now) {
+        let version = object.resource_version();
+        match self.reports.judge(uid, version.as_deref(), &before, &status, assessment.overall(), now) {
             Verdict::Same => {}
             Verdict::Wait(until) => self.look_again_at(Some(until)),
             Verdict::Write => {
-                if let (Stand::Ready, false) = (assessment.overall(), is_ready(Some(&before))) {
-                    let note = format!("{} is Ready", device.key);
-                    self.around.events.normal(object.object_ref(&()), "Ready", note);
-                }
+                let became_ready = assessment.overall().is_ready() && !is_ready(&before);
                 self.around.metrics.status_writes.inc();
                 self.reporting.insert(uid.clone(), false);
                 let (client, object, uid) = (self.around.client.clone(), Arc::clone(object), uid.clone());
@@ -449,30 +471,62 @@ impl Reconciler {
                 self.work.push(Box::pin(async move {
                     let _permit = calls.acquire().await;
                     let result = write_status(&client, &object, &status).await;
-                    Finished::Status(uid, Box::new(result))
+                    Finished::Status(Box::new(Reported { uid, version, became_ready, result }))
                 }));
             }
         }
     }
 
-    /// A status that was not written is judged anew when its object changes, or after a while.
-    fn not_reported(&mut self, uid: &Uid, error: &kube::Error) {
-        let device = self.devices.parsed().get(uid).map(|device| device.key.to_string()).unwrap_or_default();
-        debug!(%device, %error, "a status was not written; it is tried again");
-        self.look_again_at(Some(Instant::now() + Duration::from_secs(1)));
+    /// A status was written, or not: then it is judged anew when its object changes, or after a while.
+    fn reported(&mut self, Reported { uid, version, became_ready, result }: Reported) {
+        let to_judge_again = self.reporting.remove(&uid) == Some(true);
+        match result {
+            Ok(object) => {
+                self.reports.written(&uid);
+                if became_ready {
+                    let note = format!("{} is Ready", DeviceKey::of(&object.metadata));
+                    self.around.events.normal(object.object_ref(&()), "Ready", note);
+                }
+                self.devices.written(DeserializeGuard(Ok(object)));
+                self.dirty |= to_judge_again;
+            }
+            Err(error) => {
+                // Whoever removed or changed the object meanwhile is heard of by the watch.
+                let overtaken = matches!(&error, kube::Error::Api(status) if api::is_overtaken(status));
+                if self.reports.failed(&uid, version, Instant::now()) && !overtaken {
+                    let device = self.devices.parsed().get(&uid);
+                    let device = device.map(|device| device.key.to_string()).unwrap_or_default();
+                    warn!(%device, error = chain(&error), "a status was not written; it is tried again");
+                }
+                self.dirty = true;
+            }
+        }
+    }
+}
+
+/// The object of this device's name as it is now. Goes on asking until the API answers, for a device that is another DPU's
+/// now must not be forgotten.
+async fn look_up(client: &Client, calls: &Semaphore, device: &Device) -> Option<DynamicObject> {
+    let mut wait = Duration::from_secs(1);
+    loop {
+        let answer = {
+            let _permit = calls.acquire().await;
+            api::get(client, &device.key).await
+        };
+        match answer {
+            Ok(object) => return object,
+            Err(error) => {
+                warn!(device = %device.key, error = chain(&error), "could not be looked up after it left; it is tried again in {wait:?}");
+            }
+        }
+        sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
     }
 }
 
 /// Its finalizer is off and it is being deleted: nothing is left to say.
 fn is_leaving(device: &Device) -> bool {
     device.deleting && !device.finalizer
-}
-
-fn is_ready(status: Option<&VirtnetDeviceStatus>) -> bool {
-    status
-        .into_iter()
-        .flat_map(|status| &status.conditions)
-        .any(|condition| condition.type_ == READY && condition.status == "True")
 }
 
 /// Writes a status; where the liveness controller holds the condition Ready, takes it back.

@@ -2,7 +2,7 @@
 
 use virtnet_crds::{Reason, RebindPolicy};
 use virtnet_model::{
-    Change, ControllerState, Function, FunctionKind, Generation, HostPower, Limits, Mtu, Target,
+    Change, ControllerState, Function, FunctionKind, Generation, HostPower, Limits, Mtu, PfId, Target, VfId,
 };
 
 use super::allowed::{changeable, check, request};
@@ -232,6 +232,10 @@ fn plan_unborn(
     match input.observed.host.as_ref().map(|host| host.power) {
         Ok(HostPower::Off) => Outcome::not(Reason::HostOff, "the host is off"),
         Ok(HostPower::Booting) => Outcome::not(Reason::WaitingForHost, "the host is booting"),
+        // The agent itself has the host make it.
+        Ok(HostPower::Running) if wants_vf(input, *pf, *vf) => {
+            Outcome::not(Reason::Creating, format!("the host is making VF {vf} of PF {pf}"))
+        }
         Ok(HostPower::Running | HostPower::Unknown) | Err(_) => Outcome::not(
             Reason::VfAbsent,
             format!(
@@ -258,6 +262,16 @@ pub(super) fn is_handed_over(device: &Device, state: &ControllerState) -> bool {
     let Ok(wanted) = &device.wanted else { return true };
     let WantedFunction::Vf { pf, vf, .. } = wanted.function else { return true };
     state.prepared.get(&(pf, vf)) == Some(&settings_of_unborn(wanted))
+}
+
+/// Whether the Dpu's spec has the host make this VF, and nothing is in its way.
+fn wants_vf(input: &Input<'_>, pf: PfId, vf: VfId) -> bool {
+    let present = input.observed.host.as_ref().ok().and_then(|host| host.num_vfs.get(&pf)).copied();
+    let mut sriov = input.dpu_spec.host.iter().flat_map(|host| &host.sriov);
+    sriov.any(|sriov| {
+        let free = present == Some(0) || present == Some(sriov.num_vfs);
+        sriov.pf == pf.get() && vf.get() < sriov.num_vfs && free
+    })
 }
 
 /// What a VF is to be made with. The controller's own MTU is the guide's 1500, so that needs no handing over.
