@@ -1,6 +1,5 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -24,13 +23,8 @@ struct Shared {
     clock: Clock,
 }
 
-/// Serves on `address` until `stop` ends. Fails where the address can't be had.
-pub async fn serve(
-    address: SocketAddr,
-    metrics: Metrics,
-    clock: Clock,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+/// Serves on `address` until dropped. Fails where the address can't be had.
+pub async fn serve(address: SocketAddr, metrics: Metrics, clock: Clock) -> std::io::Result<()> {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let app = Router::new()
@@ -39,7 +33,7 @@ pub async fn serve(
         .route("/metrics", get(expose))
         .with_state(Arc::new(Shared { registry, metrics, clock }));
     let listener = tokio::net::TcpListener::bind(address).await?;
-    axum::serve(listener, app).with_graceful_shutdown(stop).await
+    axum::serve(listener, app).await
 }
 
 async fn health(State(shared): State<Arc<Shared>>) -> Response {
@@ -58,7 +52,8 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     if shared.metrics.observations.get() > 0 {
         "ok".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the devices were not listed yet").into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, "the devices were not listed yet, or the DPU not observed")
+            .into_response()
     }
 }
 

@@ -1,0 +1,180 @@
+//! `virtnet-agent`: arguments, telemetry and wiring.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use virtnet_agent::{Clock, LEASE_NAMESPACE, Metrics, Parts, http, preview};
+use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
+
+/// Makes the virtio-net functions of one DPU what the Kubernetes API declares.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Arguments {
+    /// What to log, as a filter of tracing
+    #[arg(long, global = true, env = "VIRTNET_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+    /// How to log
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Keep the DPU as declared, until stopped
+    Run {
+        #[command(flatten)]
+        dpu: DpuArguments,
+        /// Where to serve /healthz, /readyz and /metrics
+        #[arg(long, default_value = "127.0.0.1:9402", value_name = "ADDRESS")]
+        http: SocketAddr,
+        /// The namespace of the Lease
+        #[arg(long, default_value = LEASE_NAMESPACE, value_name = "NAMESPACE")]
+        lease_namespace: String,
+    },
+    /// Print what would be done now, and what it would disturb; changes nothing
+    Plan {
+        #[command(flatten)]
+        dpu: DpuArguments,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t = preview::Format::Text)]
+        output: preview::Format,
+    },
+}
+
+/// Which DPU, and how it and the API are reached.
+#[derive(Debug, clap::Args)]
+struct DpuArguments {
+    /// The DPU's name: devices with this spec.dpu are its own
+    #[arg(long, env = "VIRTNET_DPU", value_name = "NAME")]
+    dpu: String,
+    /// The kubeconfig of the API; without it, that of the environment or of the pod
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The virtio-net controller
+    #[arg(long, value_enum)]
+    controller: PartKind,
+    /// Open vSwitch
+    #[arg(long, value_enum)]
+    switch: PartKind,
+    /// The netdevs
+    #[arg(long, value_enum)]
+    links: PartKind,
+    /// Firmware values of the simulated DPU
+    #[arg(long, value_name = "KEY=VALUE,…", default_value = "", hide_default_value = true)]
+    sim_firmware: String,
+}
+
+/// What stands behind a part of the DPU.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PartKind {
+    /// The simulation, in memory: gone when the agent stops
+    Sim,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = match EnvFilter::try_new(&arguments.log) {
+        Ok(filter) => filter,
+        Err(error) => {
+            let message = format!("--log {}: {error}", arguments.log);
+            Arguments::command().error(clap::error::ErrorKind::ValueValidation, message).exit();
+        }
+    };
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match arguments.log_format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")
+        .and_then(|runtime| runtime.block_on(run(arguments.command)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run { dpu, http, lease_namespace } => {
+            let stopped = stopped()?;
+            let client = client(&dpu).await?;
+            let parts = parts(&dpu)?;
+            let (clock, metrics) = (Clock::system(), Metrics::default());
+            let serving = http::serve(http, metrics.clone(), clock.clone());
+            let config = virtnet_agent::Config { dpu: dpu.dpu, lease_namespace };
+            // Nothing waits for steps under way, or for open connections: the next agent goes on from what is there.
+            tokio::select! {
+                () = stopped => Ok(()),
+                () = virtnet_agent::run(config, client, parts, clock, metrics) => Ok(()),
+                result = serving => result.with_context(|| format!("serving health and metrics on {http}")),
+            }
+        }
+        Command::Plan { dpu, output } => {
+            let preview = preview::make(client(&dpu).await?, &parts(&dpu)?, &dpu.dpu).await?;
+            preview.print(output)
+        }
+    }
+}
+
+async fn client(arguments: &DpuArguments) -> anyhow::Result<Client> {
+    let config = match &arguments.kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path)
+                .with_context(|| format!("reading the kubeconfig {}", path.display()))?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("using the kubeconfig {}", path.display()))?
+        }
+        None => Config::infer().await.context("finding the API: name a kubeconfig by --kubeconfig")?,
+    };
+    Client::try_from(config).context("making a client of the API")
+}
+
+/// The hands. The three kinds have one value each so far, so naming them is all there is to choose.
+fn parts(arguments: &DpuArguments) -> anyhow::Result<Parts> {
+    let (PartKind::Sim, PartKind::Sim, PartKind::Sim) =
+        (arguments.controller, arguments.switch, arguments.links);
+    let firmware = FirmwareConfig::guide_with(&arguments.sim_firmware).context("reading --sim-firmware")?;
+    let sim = Sim::new(SimConfig { firmware, ..SimConfig::default() });
+    Ok(Parts {
+        controller: sim.controller(),
+        switch: sim.switch(),
+        links: sim.links(),
+        firmware: sim.firmware(),
+        host: sim.host(),
+    })
+}
+
+/// Ends when the process is asked to stop; it is listened from this call on.
+fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
+    let listen = |kind| signal(kind).context("listening for signals");
+    let (mut terminated, mut interrupted) =
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = interrupted.recv() => {}
+        }
+    })
+}

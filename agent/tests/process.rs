@@ -1,0 +1,44 @@
+//! The program itself: how it starts and how it stops.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+const AGENT: &str = env!("CARGO_BIN_EXE_virtnet-agent");
+
+/// A kubeconfig of an API that is not there.
+const NOWHERE: &str = r#"{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+    "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}],
+    "users": [{"name": "u", "user": {}}],
+    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}"#;
+
+#[test]
+fn asked_to_stop_it_ends_well_although_the_api_is_out_of_reach() {
+    let path = std::env::temp_dir().join(format!("virtnet-agent-{}.kubeconfig", std::process::id()));
+    std::fs::File::create(&path).unwrap().write_all(NOWHERE.as_bytes()).unwrap();
+    for signal in ["TERM", "INT"] {
+        let mut agent = Command::new(AGENT)
+            .args(["run", "--dpu", "dpu-0", "--http", "127.0.0.1:0", "--kubeconfig"])
+            .arg(&path)
+            .args(["--controller", "sim", "--switch", "sim", "--links", "sim"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(agent.stderr.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("the watch of VirtnetDevices was cut")));
+        let sent = Command::new("kill").args(["-s", signal, &agent.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(agent.wait().unwrap().code(), Some(0), "{signal}");
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_filter_that_can_not_be_understood_is_refused() {
+    let output = Command::new(AGENT)
+        .args(["--log", "virtnet=loud", "plan", "--dpu", "dpu-0"])
+        .args(["--controller", "sim", "--switch", "sim", "--links", "sim"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--log virtnet=loud"));
+}
