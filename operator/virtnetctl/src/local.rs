@@ -1,0 +1,173 @@
+//! `virtnetctl local`: everything on this machine, until stopped or until all is Ready.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::json;
+use tokio::sync::watch;
+use virtnet_crds::metadata::{self, Names, Scope};
+use virtnet_embedded_api::Listen;
+use virtnet_sim::{FirmwareConfig, SimConfig};
+
+use crate::folder::{self, Folder, Outcome};
+use crate::machine::{Machine, Plan};
+use crate::ready::{self, Standing};
+use crate::{access, output, stop};
+
+const EXAMPLES: &str = "\
+Examples:
+  virtnetctl local --manifests manifests/samples          Until Ctrl-C; kubectl works in another terminal
+  virtnetctl local --manifests DIR --until-ready=60       Whether a folder of manifests becomes Ready, for CI
+  virtnetctl local --firmware VIRTIO_NET_EMULATION_NUM_PF=4,PF_TOTAL_SF=524";
+
+/// What `local` is told.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// The simulated DPU's name: devices with this spec.dpu are its own
+    #[arg(long, default_value = "dpu-0", value_name = "NAME", value_parser = dpu_name)]
+    dpu: String,
+    /// A folder of manifests that is applied and kept in step, removal included
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// Where the state is kept; the kubeconfig is DIR/kubeconfig [default: ~/.local/state/virtnet]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Where the API listens: a loopback address with a port, 0 for a free one, or unix:PATH
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS", value_parser = listen)]
+    listen: Listen,
+    /// Firmware values of the simulated DPU, of the second port as p1/KEY=VALUE
+    #[arg(long, value_name = "KEY=VALUE,…", default_value = "", hide_default_value = true)]
+    firmware: String,
+    /// Exit 0 as soon as all devices are Ready; 1 after SECONDS (300), with the list of what is not, and why
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "300")]
+    until_ready: Option<u64>,
+}
+
+/// Runs it.
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let mut stop = stop::Requests::listen()?;
+    let state_dir = arguments.state_dir.unwrap_or_else(access::default_state_dir);
+    let state_dir = std::path::absolute(&state_dir).context("finding the state directory")?;
+    let firmware = FirmwareConfig::guide_with(&arguments.firmware).context("reading --firmware")?;
+    if let Some(path) = &arguments.manifests {
+        folder::check(path)?;
+    }
+    let sim = SimConfig { firmware, ..SimConfig::default() };
+    let plan = Plan { dpu: &arguments.dpu, state_dir: &state_dir, listen: arguments.listen, sim };
+    let machine = Machine::start(plan).await?;
+    output::line(&format!("DPU {} is SIMULATED: no hardware is touched.", arguments.dpu));
+    machine.tell_kubeconfig();
+    let limit = arguments.until_ready.map(Duration::from_secs);
+    let code = tokio::select! {
+        result = serve(&machine, arguments.manifests.as_deref(), limit) => result,
+        () = stop.next() => Ok(ExitCode::SUCCESS),
+    };
+    machine.stop().await;
+    code
+}
+
+async fn serve(
+    machine: &Machine,
+    folder: Option<&Path>,
+    limit: Option<Duration>,
+) -> anyhow::Result<ExitCode> {
+    // Of no folder, nothing is wrong.
+    let (told, outcome) = watch::channel(folder.is_none().then(Outcome::default));
+    let keep = async {
+        match folder {
+            None => std::future::pending().await,
+            Some(path) => {
+                let folder = Folder::new(path, machine.client.clone())?;
+                folder
+                    .keep(|outcome| {
+                        tell(outcome);
+                        told.send_replace(Some(outcome.clone()));
+                    })
+                    .await
+            }
+        }
+    };
+    let ready = async {
+        match limit {
+            None => std::future::pending().await,
+            Some(limit) => until_ready(machine, outcome, limit).await,
+        }
+    };
+    tokio::select! {
+        result = keep => match result? {},
+        result = ready => result,
+    }
+}
+
+/// Waits until what is declared is in the API and all devices are Ready.
+async fn until_ready(
+    machine: &Machine,
+    mut outcome: watch::Receiver<Option<Outcome>>,
+    limit: Duration,
+) -> anyhow::Result<ExitCode> {
+    let client = &machine.client;
+    let clean =
+        |outcome: &Option<Outcome>| outcome.as_ref().is_some_and(|outcome| outcome.problems.is_empty());
+    let settled = async {
+        loop {
+            ready::wait(client, "Ready", None, Standing::ready).await?;
+            outcome.wait_for(clean).await.context("waiting for the manifests")?;
+            // A file mended meanwhile may have added a device.
+            let standing = ready::standing(client).await?;
+            if standing.is_ready() {
+                return anyhow::Ok(standing);
+            }
+        }
+    };
+    if let Ok(settled) = tokio::time::timeout(limit, settled).await {
+        output::line(&format!("{0} of {0} devices are Ready", settled?.all));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let standing = ready::standing(client).await?;
+    let problems = outcome.borrow().as_ref().map(|outcome| outcome.problems.clone()).unwrap_or_default();
+    let (ready, all, after) = (standing.ready(), standing.all, limit.as_secs());
+    output::line(&format!("{ready} of {all} devices are Ready after {after} s"));
+    for line in standing.not_ready.iter().chain(&problems) {
+        output::line(&format!("  {line}"));
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+/// A DPU's name is that of an object.
+fn dpu_name(text: &str) -> Result<String, String> {
+    let errors = metadata::validate(Some(&json!({"name": text})), Scope::Cluster, Names::Subdomains);
+    match errors.first() {
+        None => Ok(text.to_owned()),
+        Some(error) => Err(error.detail.clone()),
+    }
+}
+
+/// Parses `127.0.0.1:6443` or `unix:PATH`.
+fn listen(text: &str) -> Result<Listen, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(Listen::Unix(path.into()));
+    }
+    text.parse()
+        .map(Listen::Tcp)
+        .map_err(|_| "say a loopback address with a port, such as 127.0.0.1:6443, or unix:PATH".to_owned())
+}
+
+fn tell(outcome: &Outcome) {
+    let Outcome { applied, removed, problems, .. } = outcome;
+    let mut text = format!("manifests: {applied} applied");
+    if *removed > 0 {
+        text.push_str(&format!(", {removed} removed"));
+    }
+    match problems.len() {
+        0 => {}
+        1 => text.push_str(", 1 problem"),
+        count => text.push_str(&format!(", {count} problems")),
+    }
+    output::line(&text);
+    for problem in problems {
+        output::error(problem);
+    }
+}

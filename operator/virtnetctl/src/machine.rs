@@ -1,0 +1,108 @@
+//! One machine with everything on it: the embedded API with its listener, a simulated DPU, and an agent.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::json;
+use tokio::task::JoinHandle;
+use virtnet_agent::{Clock, LEASE_NAMESPACE, Metrics, Parts};
+use virtnet_embedded_api::{self as embedded, FileDisk, Listen, Server};
+use virtnet_sim::{Sim, SimConfig};
+
+use crate::output;
+
+/// How long a stopping listener waits for requests that are under way.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What a machine is made of.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    /// The DPU's name.
+    pub(crate) dpu: &'a str,
+    /// Where the API's state, its credentials and the kubeconfig are.
+    pub(crate) state_dir: &'a Path,
+    /// Where the API listens.
+    pub(crate) listen: Listen,
+    /// The simulated DPU.
+    pub(crate) sim: SimConfig,
+}
+
+/// A machine that runs.
+pub(crate) struct Machine {
+    /// A client of its API, in process.
+    pub(crate) client: Client,
+    /// The simulated DPU.
+    pub(crate) sim: Sim,
+    /// What kubectl needs; none on a unix socket, which kubectl can't use.
+    kubeconfig: Option<PathBuf>,
+    api: embedded::Api,
+    server: Server,
+    agent: JoinHandle<()>,
+}
+
+impl Machine {
+    /// Starts all of it.
+    pub(crate) async fn start(plan: Plan<'_>) -> anyhow::Result<Self> {
+        let Plan { dpu, state_dir, listen, sim } = plan;
+        std::fs::create_dir_all(state_dir)
+            .with_context(|| format!("making the state directory {}", state_dir.display()))?;
+        let disk = FileDisk::open(&state_dir.join("api.redb")).context("opening the API's state")?;
+        let config = embedded::Config::new(virtnet_crds::crd::all(), Arc::new(disk));
+        let api = embedded::Api::open(config).await.context("opening the API")?;
+        let server = Server::start(&api, listen, state_dir).await.context("starting the API's listener")?;
+        let client = Client::new(api.service(), "default");
+        make_namespace(&client, LEASE_NAMESPACE).await?;
+        let sim = Sim::new(sim);
+        let config =
+            virtnet_agent::Config { dpu: dpu.to_owned(), lease_namespace: LEASE_NAMESPACE.to_owned() };
+        let agent =
+            virtnet_agent::run(config, client.clone(), parts(&sim), Clock::system(), Metrics::default());
+        let kubeconfig = server.kubeconfig_path().map(Path::to_owned);
+        Ok(Self { client, sim, kubeconfig, api, server, agent: tokio::spawn(agent) })
+    }
+
+    /// Prints the line that points kubectl here.
+    pub(crate) fn tell_kubeconfig(&self) {
+        match &self.kubeconfig {
+            Some(path) => output::line(&format!("export KUBECONFIG={}", path.display())),
+            None => output::line("kubectl can't use a unix socket: there is no kubeconfig"),
+        }
+    }
+
+    /// Stops all of it: the agent first, so that what it had under way is not refused by an API that is gone.
+    pub(crate) async fn stop(self) {
+        self.agent.abort();
+        // Cancelled is what was asked for.
+        let _ = self.agent.await;
+        drop(self.client);
+        // Watches that others hold open end here at the latest.
+        let _ = tokio::time::timeout(FAREWELL, self.server.shutdown()).await;
+        self.api.close().await;
+    }
+}
+
+/// The hands of an agent on a simulated DPU.
+fn parts(sim: &Sim) -> Parts {
+    Parts {
+        controller: sim.controller(),
+        switch: sim.switch(),
+        links: sim.links(),
+        firmware: sim.firmware(),
+        host: sim.host(),
+    }
+}
+
+async fn make_namespace(client: &Client, name: &str) -> anyhow::Result<()> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    namespaces
+        .patch(name, &PatchParams::apply("virtnetctl"), &Patch::Apply(namespace))
+        .await
+        .with_context(|| format!("making the namespace {name}"))?;
+    Ok(())
+}

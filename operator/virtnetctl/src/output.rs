@@ -1,0 +1,96 @@
+//! What people see: lines on standard output, errors on standard error, a progress bar where there is a terminal.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A line on standard output. A reader that has gone is no error: there is nobody left to tell.
+pub(crate) fn line(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// Text that ends its lines itself, on standard output.
+pub(crate) fn text(text: &str) {
+    let _ = write!(std::io::stdout().lock(), "{text}");
+}
+
+/// A remark on standard error, in kubectl's manner.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// An error on standard error.
+pub(crate) fn error(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "virtnetctl: {text}");
+}
+
+/// Progress towards a known number: a bar on a terminal, elsewhere a line for each tenth.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    what: String,
+    bar: Option<ProgressBar>,
+    told: u64,
+}
+
+impl Progress {
+    /// Begins.
+    pub(crate) fn new(what: &str) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{msg} [{bar:32}] {pos}/{len} {elapsed}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("=> ");
+            let bar = ProgressBar::new(0).with_style(style).with_message(what.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        Self { what: what.to_owned(), bar, told: 0 }
+    }
+
+    /// Tells how far it is.
+    pub(crate) fn at(&mut self, done: u64, all: u64) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(all);
+                bar.set_position(done);
+            }
+            None => {
+                if is_news(self.told, done, all) {
+                    line(&format!("{}: {done}/{all}", self.what));
+                    self.told = done;
+                }
+            }
+        }
+    }
+}
+
+/// Whether a reader of lines wants to know: a tenth has been gained or lost since it was told, or all is done.
+fn is_news(told: u64, done: u64, all: u64) -> bool {
+    done != told && (done == all || done.abs_diff(told) >= all.div_ceil(10))
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_for_a_tenth_and_for_the_end() {
+        let (mut told, mut lines) = (0, Vec::new());
+        for done in 0..=524 {
+            if is_news(told, done, 524) {
+                told = done;
+                lines.push(done);
+            }
+        }
+        assert_eq!(lines, [53, 106, 159, 212, 265, 318, 371, 424, 477, 524]);
+        assert!(!is_news(0, 0, 0));
+    }
+}
