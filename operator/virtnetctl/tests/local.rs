@@ -1,0 +1,157 @@
+//! `virtnetctl local`: its state, its end, its arguments, and `--until-ready`.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+
+use support::{Place, binary, device};
+
+#[test]
+fn credentials_are_for_the_owner_alone() {
+    let place = Place::new();
+    let _local = place.start(&[]);
+    for file in ["kubeconfig", "token", "server.key", "api.redb"] {
+        let mode = std::fs::metadata(place.state().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+}
+
+#[test]
+fn it_says_what_it_is_and_where_kubectl_finds_it() {
+    let place = Place::new();
+    let local = place.start(&["--dpu", "bf3-a"]);
+    let printed = local.printed();
+    assert!(printed.contains("DPU bf3-a is SIMULATED: no hardware is touched.\n"), "{printed}");
+    assert!(printed.contains(&format!("export KUBECONFIG={}\n", place.kubeconfig().display())), "{printed}");
+    let created = place.kubectl_ok(&["wait", "--for=create", "dpu/bf3-a", "--timeout=60s"]);
+    assert_eq!(created, "dpu.virtnet.dev/bf3-a condition met\n");
+}
+
+#[test]
+fn a_restart_keeps_objects_and_credentials_and_converges() {
+    let place = Place::new();
+    let token = || place.kubectl_ok(&["config", "view", "--raw", "-o", "jsonpath={.users[0].user.token}"]);
+    let object = || place.kubectl_ok(&["get", "vnd", "a", "-o", "jsonpath={.metadata.uid} {.spec}"]);
+    let local = place.start(&[]);
+    place.kubectl_with(&["apply", "-f", "-"], &device("a", "")).ok();
+    place.wait_ready(&["a"]);
+    let before = (token(), object());
+    assert!(before.0.len() > 30, "{}", before.0);
+    assert!(local.stop().success());
+
+    // The simulated DPU begins anew, as after a cold boot: the function has to be plugged again.
+    let _local = place.start(&[]);
+    let again = place.local(&["--until-ready"]).failed(1);
+    assert!(again.contains("another process has it open; stop that one"), "{again}");
+    place.wait_ready(&["a"]);
+    assert_eq!((token(), object()), before);
+}
+
+#[test]
+fn asked_to_stop_it_ends_well_though_somebody_watches() {
+    let place = Place::new();
+    let local = place.start(&[]);
+    let mut watch = place.command(std::path::Path::new("kubectl"));
+    watch.args(["get", "dpus", "-w"]);
+    let mut watch = support::Local::start(watch);
+    watch.wait_for_line("dpu-0");
+    let id = local.id();
+    assert_eq!(local.stop().code(), Some(0));
+    watch.wait();
+    assert!(!std::path::Path::new(&format!("/proc/{id}")).exists());
+    // Beside what is kept for the next time, nothing.
+    let mut files: Vec<_> = std::fs::read_dir(place.state())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    assert_eq!(files, ["api.redb", "ca.crt", "kubeconfig", "server.crt", "server.key", "token"]);
+}
+
+#[test]
+fn until_ready_ends_when_all_devices_are() {
+    let place = Place::new();
+    place.write("a.yaml", &device("a", ""));
+    place.write("b.yaml", &device("b", "  mtu: 1400\n"));
+    let run = place.local(&["--manifests", "manifests", "--until-ready"]);
+    assert!(run.stdout.ends_with("2 of 2 devices are Ready\n"), "{run:?}");
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn until_ready_lists_what_is_not_and_why() {
+    let place = Place::new();
+    place.write("a.yaml", &device("a", ""));
+    place.write("b.yaml", &device("b", "  queues:\n    max: 64\n"));
+    place.write("c.yaml", &device("c", "  colour: red\n"));
+    let run = place.local(&["--manifests", "manifests", "--until-ready=8"]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    let mut last = run.stdout.lines().rev();
+    assert_eq!(last.next(), Some("  manifests/c.yaml:11: unknown field \"spec.colour\""));
+    let why = last.next().unwrap();
+    assert!(why.starts_with("  default/b: QueuesAboveLimit: ") && why.contains("64"), "{why}");
+    assert_eq!(last.next(), Some("1 of 2 devices are Ready after 8 s"));
+}
+
+#[test]
+fn firmware_sets_what_the_simulated_dpu_can_do() {
+    let place = Place::new();
+    for name in ["a", "b"] {
+        place.write(&format!("{name}.yaml"), &device(name, ""));
+    }
+    let one = "PCI_SWITCH_EMULATION_NUM_PORT=1";
+    let run = place.local(&["--manifests", "manifests", "--firmware", one, "--until-ready=8"]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.stdout.contains("1 of 2 devices are Ready"), "{run:?}");
+    assert!(run.stdout.contains("PCI_SWITCH_EMULATION_NUM_PORT"), "the setting is not named: {run:?}");
+}
+
+#[test]
+fn what_firmware_has_not_is_refused() {
+    let place = Place::new();
+    let cases = [
+        ("NOPE=1", "p0/NOPE: no such setting; there are "),
+        ("PF_TOTAL_SF", "\"PF_TOTAL_SF\": want KEY=VALUE, or p1/KEY=VALUE for the second port"),
+        ("PF_TOTAL_SF=many", "p0/PF_TOTAL_SF=many: not a number from 0 to "),
+        ("p7/PF_TOTAL_SF=1", "\"p7/PF_TOTAL_SF=1\": want KEY=VALUE"),
+    ];
+    for (value, message) in cases {
+        let refused = place.local(&["--firmware", value]).failed(1);
+        assert!(refused.starts_with(&format!("virtnetctl: reading --firmware: {message}")), "{refused}");
+        assert!(!place.state().exists(), "{value} has left something behind");
+    }
+}
+
+#[test]
+fn wrong_usage_is_told_before_anything_begins() {
+    let place = Place::new();
+    place.write("a.yaml", "");
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&["--nope"], 2, "unexpected argument '--nope'"),
+        (&["--listen", "here"], 2, "say a loopback address with a port"),
+        (&["--listen", "0.0.0.0:0"], 1, "only loopback addresses are allowed"),
+        (&["--dpu", "Bad_Name"], 2, "RFC 1123"),
+        (&["--until-ready=soon"], 2, "invalid value 'soon'"),
+        (&["--log", "a=b=c"], 2, "invalid value 'a=b=c'"),
+        (&["--manifests", "absent"], 1, "virtnetctl: reading the folder absent: No such file or directory"),
+        (&["--manifests", "manifests/a.yaml"], 1, "it is a file; name the folder that it is in"),
+    ];
+    for (arguments, code, message) in cases {
+        let refused = place.local(arguments).failed(code);
+        assert!(refused.contains(message), "{arguments:?}: {refused}");
+    }
+}
+
+#[test]
+fn on_a_unix_socket_there_is_no_kubeconfig_to_mislead() {
+    let place = Place::new();
+    let local = support::Local::start({
+        let mut command = place.command(binary());
+        command.args(["local", "--state-dir", "state", "--listen", "unix:api.sock"]);
+        command
+    });
+    local.wait_for_line("kubectl can't use a unix socket: there is no kubeconfig");
+    assert!(!place.kubeconfig().exists());
+    assert!(local.stop().success());
+    assert!(!place.path("api.sock").exists());
+}
