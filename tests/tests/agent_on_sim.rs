@@ -1,0 +1,303 @@
+//! The agent on a simulated DPU through the embedded API, under virtual time.
+
+#![expect(clippy::unwrap_used, reason = "a test that can not go on panics")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use serde_json::json;
+use virtnet_crds::VirtnetDevice;
+use virtnet_embedded_api::Write;
+use virtnet_model::{FunctionKind, IfName};
+use virtnet_sim::{Effect, FirmwareConfig, SimConfig};
+use virtnet_tests::faults::Faults;
+use virtnet_tests::world::{DPU, World, reason};
+
+/// Firmware that holds 504 VFs, 4 static and 16 hot-plugged PFs.
+const ROOM_FOR_ALL: &str = "PF_TOTAL_SF=524";
+
+async fn world(firmware: &str) -> World {
+    let firmware = FirmwareConfig::guide_with(firmware).unwrap();
+    let sim = SimConfig { firmware, ..SimConfig::default() };
+    World::new(1, sim, Faults::new(1, 0, Vec::new())).await.unwrap()
+}
+
+/// 504 VFs, 4 static and 16 hot-plugged PFs, each with a port, and a host that makes the VFs.
+async fn declare_all(world: &World) {
+    let port = json!({"bridge": "ovsbr1"});
+    for pf in 0..16 {
+        let spec = json!({"dpu": DPU, "function": {"hotplug": {}}, "port": port});
+        world.create(&format!("hot-{pf}"), spec).await.unwrap();
+    }
+    for pf in 0..4 {
+        let spec = json!({"dpu": DPU, "function": {"static": {"pf": pf}}, "port": port});
+        world.create(&format!("static-{pf}"), spec).await.unwrap();
+        for vf in 0..126 {
+            let spec = json!({"dpu": DPU, "function": {"vf": {"pf": pf, "vf": vf}}, "port": port});
+            world.create(&format!("vf-{pf}-{vf}"), spec).await.unwrap();
+        }
+    }
+    set_num_vfs(world).await;
+}
+
+async fn set_num_vfs(world: &World) {
+    let sriov: Vec<_> = (0..4).map(|pf| json!({"pf": pf, "numVfs": 126})).collect();
+    let dpu = json!({
+        "apiVersion": virtnet_crds::API_VERSION, "kind": "Dpu", "metadata": {"name": DPU},
+        "spec": {"host": {"sriov": sriov}},
+    });
+    let params = kube::api::PatchParams::apply("test");
+    world.dpus().patch(DPU, &params, &kube::api::Patch::Apply(dpu)).await.unwrap();
+}
+
+/// The agent's writes by object, Events and Lease apart.
+fn writes_by_object(writes: Vec<Write>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for write in writes.into_iter().filter(|write| write.manager == "virtnet-agent") {
+        if write.resource != "leases" && write.resource != "events" {
+            *counts.entry(format!("{}/{}", write.resource, write.name)).or_default() += 1;
+        }
+    }
+    counts
+}
+
+fn over_budget(counts: &BTreeMap<String, usize>, budget: usize) -> Vec<(&String, &usize)> {
+    counts
+        .iter()
+        .filter(|(object, count)| object.starts_with("virtnetdevices/") && **count > budget)
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_hundred_and_twenty_four_devices_become_ready_within_the_budget_of_writes() {
+    let world = world(ROOM_FOR_ALL).await;
+    let start = tokio::time::Instant::now();
+    let agent = tokio::spawn(world.agent());
+    declare_all(&world).await;
+    assert_eq!(world.until_ready(Duration::from_secs(120)).await.unwrap(), Vec::<String>::new());
+    let counts = writes_by_object(world.writes.take());
+    assert_eq!(over_budget(&counts, 2), [], "more than finalizer and status");
+    // Made, then at most one status a second.
+    let (dpu, seconds) = (counts[&format!("dpus/{DPU}")], start.elapsed().as_secs_f64().ceil() as usize);
+    assert!(dpu <= seconds + 2, "{dpu} writes of the Dpu in {seconds} s");
+
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    world.writes.take();
+    let before = world.sim.counters().effects;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(writes_by_object(world.writes.take()), BTreeMap::new(), "writes at rest");
+    assert_eq!(world.sim.counters().effects, before, "effects at rest");
+
+    world.devices().delete_collection(&Default::default(), &Default::default()).await.unwrap();
+    while !world.list().await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let counts = writes_by_object(world.writes.take());
+    assert_eq!(over_budget(&counts, 1), [], "more than the release of the finalizer");
+    agent.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_guides_own_firmware_sixteen_devices_wait_and_name_the_setting() {
+    let world = world("").await;
+    let agent = tokio::spawn(world.agent());
+    declare_all(&world).await;
+    let waiting = world.until_ready(Duration::from_secs(30)).await.unwrap();
+    assert_eq!(waiting.len(), 16, "{waiting:#?}");
+    let unnamed: Vec<_> =
+        waiting.iter().filter(|line| !line.contains("SfExhausted: PF_TOTAL_SF=508 of p0")).collect();
+    assert_eq!(unnamed, Vec::<&String>::new());
+    agent.abort();
+}
+
+/// One device of each kind, all Ready.
+async fn small_world() -> (World, tokio::task::JoinHandle<()>) {
+    let world = world(ROOM_FOR_ALL).await;
+    let agent = tokio::spawn(world.agent());
+    let port = json!({"bridge": "ovsbr1", "tag": 100, "externalIds": {"iface-id": "web"}});
+    for (name, function) in [
+        ("hot", json!({"hotplug": {}})),
+        ("static", json!({"static": {"pf": 0}})),
+        ("vf", json!({"vf": {"pf": 0, "vf": 3}})),
+    ] {
+        let spec = json!({"dpu": DPU, "function": function, "mtu": 1500, "port": port});
+        world.create(name, spec).await.unwrap();
+    }
+    set_num_vfs(&world).await;
+    assert_eq!(world.until_ready(Duration::from_secs(120)).await.unwrap(), Vec::<String>::new());
+    (world, agent)
+}
+
+async fn representors(world: &World) -> Vec<IfName> {
+    let representor =
+        |device: VirtnetDevice| device.status.unwrap().representor.unwrap().name.parse().unwrap();
+    world.list().await.unwrap().into_iter().map(representor).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_change_is_repaired_by_event_and_told_by_an_event() {
+    let (world, agent) = small_world().await;
+    for name in representors(&world).await {
+        for drift in ["delete the port", "another tag", "drop our key", "take the link down", "another MTU"] {
+            let before = world.sim.counters();
+            match drift {
+                "delete the port" => assert!(world.sim.delete_port(&name)),
+                "another tag" => assert!(world.sim.edit_port(&name, |port| port.tag = None)),
+                "drop our key" => {
+                    assert!(world.sim.edit_port(&name, |port| drop(port.external_ids.remove("iface-id"))));
+                }
+                "take the link down" => assert!(world.sim.edit_link(&name, |link| link.up = false)),
+                _ => assert!(world.sim.edit_link(&name, |link| link.mtu = 1400)),
+            }
+            // Less than the heartbeat and the second in which a state is not written: only an event can do it.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let switch = world.sim.switch().observe().await.unwrap();
+            let port = switch.ports.get(&name).unwrap_or_else(|| panic!("{drift}: {name} is gone"));
+            assert_eq!(port.tag.map(virtnet_model::VlanId::get), Some(100), "{drift}");
+            assert_eq!(port.external_ids.get("iface-id").map(String::as_str), Some("web"), "{drift}");
+            assert!(port.is_attached(), "{drift}: {port:?}");
+            let links = world.sim.links().observe().await.unwrap();
+            assert!(links[&name].up && links[&name].mtu == 1500, "{drift}: {:?}", links[&name]);
+            let after = world.sim.counters();
+            assert_eq!(
+                after.of(Effect::Hotplug),
+                before.of(Effect::Hotplug),
+                "{drift}: the function is untouched"
+            );
+            assert_eq!(
+                after.of(Effect::Modify),
+                before.of(Effect::Modify),
+                "{drift}: the function is untouched"
+            );
+        }
+    }
+    let events: Api<Event> = Api::all(world.client.clone());
+    let reasons: Vec<_> = events
+        .list(&Default::default())
+        .await
+        .unwrap()
+        .items
+        .into_iter()
+        .filter_map(|event| event.reason)
+        .collect();
+    for reason in ["PortSet", "RepresentorSet", "Plugged", "Ready"] {
+        assert!(reasons.iter().any(|told| told == reason), "{reason} of {reasons:?}");
+    }
+    agent.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reboot_and_a_power_cycle_of_the_host_end_where_they_began() {
+    let (world, agent) = small_world().await;
+    let identity = |device: VirtnetDevice| {
+        let function = device.status.unwrap().function.unwrap();
+        (device.metadata.name.unwrap(), function.mac, function.bdf.is_some())
+    };
+    let before: Vec<_> = world.list().await.unwrap().into_iter().map(identity).collect();
+    for outage in ["shutdown", "reboot", "power cycle"] {
+        match outage {
+            "shutdown" => {
+                world.sim.shut_down_host();
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                let reasons: Vec<_> =
+                    world.list().await.unwrap().iter().filter_map(reason).map(|(reason, _)| reason).collect();
+                assert_eq!(reasons, ["HostOff"; 3]);
+                world.sim.boot_host();
+            }
+            "reboot" => world.sim.reboot_host(),
+            _ => world.sim.power_cycle().await,
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(
+            world.until_ready(Duration::from_secs(60)).await.unwrap(),
+            Vec::<String>::new(),
+            "{outage}"
+        );
+        let after: Vec<_> = world.list().await.unwrap().into_iter().map(identity).collect();
+        assert_eq!(after, before, "{outage}");
+    }
+    agent.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_with_everything_ready_changes_nothing_anywhere() {
+    let (world, agent) = small_world().await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    agent.abort();
+    world.writes.take();
+    let before = world.sim.counters().effects;
+    let agent = tokio::spawn(world.agent());
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(writes_by_object(world.writes.take()), BTreeMap::new());
+    assert_eq!(world.sim.counters().effects, before);
+    agent.abort();
+}
+
+/// A small declaration, and an agent that dies at these moments: twice the number of an effect, and one more for after it.
+async fn killed_at(moments: Vec<u64>) -> (World, u64) {
+    let sim =
+        SimConfig { firmware: FirmwareConfig::guide_with(ROOM_FOR_ALL).unwrap(), ..SimConfig::default() };
+    let world = World::new(1, sim, Faults::new(1, 0, moments)).await.unwrap();
+    let port = json!({"bridge": "ovsbr1"});
+    for (name, function, mac) in [
+        ("hot", json!({"hotplug": {}}), Some("02:00:00:00:00:01")),
+        // Its driver is up from the start, so it keeps the controller's MAC.
+        ("static", json!({"static": {"pf": 0}}), None),
+        ("vf", json!({"vf": {"pf": 0, "vf": 1}}), Some("02:00:00:00:00:03")),
+    ] {
+        let mut spec = json!({"dpu": DPU, "function": function, "port": port, "rebindPolicy": "IfIdle"});
+        if let Some(mac) = mac {
+            spec["mac"] = json!(mac);
+        }
+        world.create(name, spec).await.unwrap();
+    }
+    set_num_vfs(&world).await;
+    let before_edit = async {
+        assert_eq!(world.until_ready(Duration::from_secs(200)).await.unwrap(), Vec::<String>::new());
+        // An edit of the identity, with no driver in the way, and then the end of one of the three.
+        let function = |world: &World| world.sim.controller();
+        let state = function(&world).observe().await.unwrap();
+        let hot = state
+            .functions
+            .values()
+            .find(|function| function.mac.to_string() == "02:00:00:00:00:01")
+            .unwrap();
+        world.sim.unbind(hot.bdf.unwrap()).unwrap();
+        let edit = kube::api::Patch::Merge(json!({"spec": {"mac": "02:00:00:00:00:0a"}}));
+        world.devices().patch("hot", &Default::default(), &edit).await.unwrap();
+        world.devices().delete("static", &Default::default()).await.unwrap();
+        while world.devices().get_opt("static").await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(world.until_ready(Duration::from_secs(200)).await.unwrap(), Vec::<String>::new());
+    };
+    tokio::select! {
+        biased;
+        () = before_edit => {}
+        () = world.agents(Duration::from_millis(700)) => {}
+    }
+    let effects = world.faults.effects();
+    (world, effects)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_killed_before_or_after_any_effect_makes_exactly_the_wanted_set() {
+    let (_, effects) = killed_at(Vec::new()).await;
+    assert!(effects > 15, "{effects} effects");
+    for moment in 0..2 * effects {
+        let (world, _) = killed_at(vec![moment]).await;
+        let state = world.sim.controller().observe().await.unwrap();
+        let plugged: Vec<_> = state
+            .functions
+            .values()
+            .filter(|function| function.kind == FunctionKind::HotPlug)
+            .map(|function| function.mac.to_string())
+            .collect();
+        assert_eq!(plugged, ["02:00:00:00:00:0a"], "killed at {moment}: {:#?}", world.faults.trace());
+        let switch = world.sim.switch().observe().await.unwrap();
+        assert_eq!(switch.ports.len(), 2, "killed at {moment}: {:?}", switch.ports.keys());
+        assert_eq!(world.sim.counters().of(Effect::DevicePlug), 1, "killed at {moment}: plugged once");
+    }
+}
