@@ -7,15 +7,18 @@ CARGO ?= cargo
 DENY := -D warnings
 SEEDS ?= 20000
 
-.PHONY: help test check fmt lint docs unit generate soak deny
+.PHONY: help test check control-plane fmt lint docs unit generate soak deny
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-test: check fmt lint docs unit ## everything that decides whether a change lands
+test: check fmt lint docs control-plane unit ## everything that decides whether a change lands
 
 check: ## are the tools here that the tests need?
 	@tests/prerequisites.sh
+
+control-plane: ## etcd and kube-apiserver for the tests, built once from their Go modules
+	@tests/control-plane/build.sh >/dev/null
 
 fmt: ## is the tree formatted?
 	$(CARGO) fmt --all --check

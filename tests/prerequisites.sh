@@ -10,4 +10,7 @@ need() { # command, what it is for, how to get it
 }
 need cargo 'builds everything' 'install Rust with rustup; rust-toolchain.toml names the version'
 need kubectl 'the API is tested with the real one, 1.32 or later' 'see https://kubernetes.io/docs/tasks/tools/'
+need setpriv 'ends the test API server with its test' 'it is in util-linux'
+[ -n "${KUBEBUILDER_ASSETS:-}" ] ||
+    need go 'builds the API server of the tests, once' 'install Go 1.26 or later, or set KUBEBUILDER_ASSETS'
 exit "$missing"
