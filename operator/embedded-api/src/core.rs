@@ -81,12 +81,9 @@ impl Intent {
         let name = object::name(&value).to_owned();
         let key = Key { storage: Arc::clone(&resource.storage), namespace: namespace.to_owned(), name };
         if !object::resource_version(&value).is_empty() {
-            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+            // Upstream's storage says so, too late for it to be the request's fault.
+            return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
-        if txn.get(&key).is_some() {
-            return Err(ApiError::already_exists(&self.resource, &key.name));
-        }
-
         let time = seconds(self.now);
         for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
             object::unset(&mut value, field);
@@ -103,7 +100,11 @@ impl Intent {
             object::map_mut(&mut value).insert("status".to_owned(), serde_json::json!({ "phase": "Active" }));
         }
         self.settle(&mut value);
-        self.validate(&key, &value, None)?;
+        self.validate(&key, &value, None, None)?;
+        if let Some(held) = txn.get(&key) {
+            let is_terminating = object::is_terminating(&held.value);
+            return Err(ApiError::already_exists(&self.resource, &key.name, is_terminating));
+        }
         if ownership == Ownership::Track {
             apply::track_update(self.writer(resource, &time), None, &mut value)?;
         }
@@ -130,10 +131,13 @@ impl Intent {
         ownership: Ownership,
     ) -> Result<Written, ApiError> {
         self.check_identity(key, live, &value)?;
+        let uid = object::uid(&value).to_owned();
+        let other = (!uid.is_empty() && uid != live.uid)
+            .then(|| Cause::invalid_value("metadata.uid", &uid.into(), "field is immutable"));
         self.keep_other_parts(&mut value, &live.value);
         self.settle(&mut value);
         self.set_generation(&mut value, &live.value);
-        self.validate(key, &value, Some(&live.value))?;
+        self.validate(key, &value, Some(&live.value), other)?;
         if ownership == Ownership::Track {
             let time = seconds(self.now);
             apply::track_update(self.writer(self.stored(), &time), Some(&live.value), &mut value)?;
@@ -149,7 +153,8 @@ impl Intent {
             Some(txn.put(key, value))
         };
         let mut value = stored.map_or(Value::Null, |stored| stored.value.clone());
-        if self.query.dry_run {
+        // As upstream, the answer to the update that lets an object go tells its last version, not that of its deletion.
+        if self.query.dry_run || gone {
             object::set_resource_version(&mut value, live.revision);
         }
         Ok(self.written(txn, value, false, true))
@@ -217,10 +222,6 @@ impl Intent {
         let namespace = object::namespace(value);
         if !namespace.is_empty() && namespace != key.namespace {
             return Err(namespace_mismatch());
-        }
-        let uid = object::uid(value);
-        if !uid.is_empty() && uid != live.uid {
-            return Err(uid_mismatch(&self.resource, &key.name, uid, &live.uid));
         }
         let version = object::resource_version(value);
         if !version.is_empty() && version != live.revision.to_string() {
@@ -321,12 +322,20 @@ impl Intent {
         object::set(value, "generation", (generation + i64::from(changed)).into());
     }
 
-    fn validate(&self, key: &Key, value: &Value, live: Option<&Value>) -> Result<(), ApiError> {
+    /// Checks an object that is to be stored; `known` is what was found wrong before.
+    fn validate(
+        &self,
+        key: &Key,
+        value: &Value,
+        live: Option<&Value>,
+        known: Option<Cause>,
+    ) -> Result<(), ApiError> {
         if content::is_deeper_than(value, DEPTH_LIMIT) {
             let why = format!("the object is nested deeper than {DEPTH_LIMIT} levels");
             return Err(ApiError::bad_request(why));
         }
         let mut causes = validation::metadata(self.stored(), value);
+        causes.extend(known);
         if let Some(live) = live.filter(|live| object::is_terminating(live)) {
             let held = object::finalizers(live);
             let new: Vec<String> =

@@ -129,7 +129,7 @@ impl Pairs {
                     Cause::new(
                         "FieldValueNotSupported",
                         "dryRun",
-                        format!("Unsupported value: {other:?}: supported values: \"All\""),
+                        format!("Unsupported value: [{other:?}]: supported values: \"All\""),
                     ),
                 ));
             }
@@ -145,7 +145,7 @@ impl Pairs {
                         "FieldValueNotSupported",
                         "fieldValidation",
                         format!(
-                            "Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+                            "Unsupported value: {other:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
                         ),
                     ),
                 ));

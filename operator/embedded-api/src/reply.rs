@@ -51,8 +51,9 @@ impl Reply {
 }
 
 impl From<ApiError> for Reply {
-    fn from(error: ApiError) -> Self {
-        Self::ok(error.to_value()).with_code(error.code)
+    fn from(mut error: ApiError) -> Self {
+        let warnings = error.take_warnings();
+        Self { code: error.code, warnings, ..Self::ok(error.to_value()) }
     }
 }
 

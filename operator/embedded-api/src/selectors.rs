@@ -154,6 +154,9 @@ fn label_requirement(part: &str) -> Option<Requirement> {
         };
     }
     if let Some((key, value, equal)) = comparison(part) {
+        if !value.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter)) {
+            return None;
+        }
         let value = vec![value.to_owned()];
         return requirement(key, if equal { Test::In(value) } else { Test::NotIn(value) });
     }
@@ -194,7 +197,7 @@ mod tests {
         ] {
             assert_eq!(Selector::labels(selector).unwrap().matches_labels(&object), matches, "{selector}");
         }
-        for broken in ["a in b", "=x", "a b", "a maybe (b)", "tier>x"] {
+        for broken in ["a in b", "=x", "a b", "a maybe (b)", "tier>x", "a=b=c", "a=b c"] {
             assert!(Selector::labels(broken).is_err(), "{broken}");
         }
     }

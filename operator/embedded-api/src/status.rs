@@ -13,7 +13,10 @@ pub struct ApiError {
     pub reason: &'static str,
     /// What happened, for people.
     pub message: String,
-    details: Map<String, Value>,
+    /// Absent where the API machinery says none, which is not the same as empty.
+    details: Option<Map<String, Value>>,
+    /// What the client is warned of beside.
+    warnings: Vec<String>,
 }
 
 /// One cause inside a `Status`: a field and what is wrong with it.
@@ -30,7 +33,7 @@ pub struct Cause {
 impl ApiError {
     /// A failure with neither subject nor causes.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Map::new() }
+        Self { code, reason, message: message.into(), details: None, warnings: Vec::new() }
     }
 
     fn about(code: u16, reason: &'static str, resource: &Resource, name: &str, message: String) -> Self {
@@ -41,9 +44,13 @@ impl ApiError {
         error
     }
 
+    fn details_mut(&mut self) -> &mut Map<String, Value> {
+        self.details.get_or_insert_default()
+    }
+
     fn detail(&mut self, key: &str, value: &str) {
         if !value.is_empty() {
-            self.details.insert(key.to_owned(), value.into());
+            self.details_mut().insert(key.to_owned(), value.into());
         }
     }
 
@@ -86,9 +93,10 @@ impl ApiError {
         Self::new(406, "NotAcceptable", message)
     }
 
-    /// 409: an object of this name is there already.
-    pub fn already_exists(resource: &Resource, name: &str) -> Self {
-        let message = format!("{} \"{name}\" already exists", resource.qualified());
+    /// 409: an object of this name is there already, or still.
+    pub fn already_exists(resource: &Resource, name: &str, is_terminating: bool) -> Self {
+        let still = if is_terminating { "object is being deleted: " } else { "" };
+        let message = format!("{still}{} \"{name}\" already exists", resource.qualified());
         Self::about(409, "AlreadyExists", resource, name, message)
     }
 
@@ -96,6 +104,16 @@ impl ApiError {
     pub fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified());
         Self::about(409, "Conflict", resource, name, message)
+    }
+
+    /// 409: a precondition of a deletion does not hold. Upstream names the kind here, and not the resource.
+    pub fn unmet(resource: &Resource, name: &str, why: &str) -> Self {
+        let (kind, group) = (&resource.kind, &resource.group);
+        let dot = if group.is_empty() { "" } else { "." };
+        let message = format!("Operation cannot be fulfilled on {kind}{dot}{group} \"{name}\": {why}");
+        let mut error = Self::about(409, "Conflict", resource, name, message);
+        error.detail("kind", kind);
+        error
     }
 
     /// 409: the resource version given is not the object's.
@@ -153,10 +171,10 @@ impl ApiError {
         error.with_causes(causes)
     }
 
-    /// 422: a patch document that cannot be applied to the object.
-    pub fn unprocessable_patch(why: &str) -> Self {
-        let message = format!("the server rejected our request due to an error in our request: {why}");
-        Self::new(422, "Invalid", message)
+    /// 422: a patch document that cannot be applied to the object. Like upstream it does not say why.
+    pub fn unprocessable_patch() -> Self {
+        let message = "the server rejected our request due to an error in our request";
+        Self { details: Some(Map::new()), ..Self::new(422, "Invalid", message) }
     }
 
     /// 500: a failure of the server, not of the request.
@@ -172,15 +190,25 @@ impl ApiError {
             message: "Too large resource version".to_owned(),
             field: String::new(),
         }]);
-        error.details.insert("retryAfterSeconds".to_owned(), json!(1));
+        error.details_mut().insert("retryAfterSeconds".to_owned(), json!(1));
         error
     }
 
     /// Adds causes to the details.
     pub fn with_causes(mut self, causes: &[Cause]) -> Self {
         let causes: Vec<Value> = causes.iter().map(Cause::to_value).collect();
-        self.details.insert("causes".to_owned(), Value::Array(causes));
+        self.details_mut().insert("causes".to_owned(), Value::Array(causes));
         self
+    }
+
+    /// The same, with warnings of the request that failed.
+    pub(crate) fn warned(self, warnings: Vec<String>) -> Self {
+        Self { warnings, ..self }
+    }
+
+    /// Takes the warnings out.
+    pub(crate) fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// The `Status` object as sent to the client.
@@ -196,8 +224,8 @@ impl ApiError {
         if !self.reason.is_empty() {
             status["reason"] = self.reason.into();
         }
-        if !self.details.is_empty() {
-            status["details"] = Value::Object(self.details.clone());
+        if let Some(details) = &self.details {
+            status["details"] = Value::Object(details.clone());
         }
         status
     }

@@ -57,8 +57,8 @@ fn headings(resource: &Resource) -> Vec<Value> {
     let others = resource.columns.iter().map(|column| {
         json!({
             "name": column.name,
-            // A date is shown as a duration, which is text.
-            "type": if column.kind == "date" { "string" } else { &column.kind },
+            // Upstream shows the dates of custom kinds as such, and others as the text that they are.
+            "type": if resource.form == Form::Custom { column.kind.as_str() } else { "string" },
             "format": column.format,
             "description": column.description,
             "priority": column.priority,
@@ -72,7 +72,7 @@ fn row(resource: &Resource, object: &Value, include: Include, now: Timestamp) ->
         .chain(resource.columns.iter().map(|column| cell(resource, column, object, now)))
         .collect();
     match include {
-        Include::Nothing => json!({ "cells": cells }),
+        Include::Nothing => json!({ "cells": cells, "object": null }),
         Include::Metadata => json!({ "cells": cells, "object": partial(object) }),
         Include::Object => json!({ "cells": cells, "object": object }),
     }

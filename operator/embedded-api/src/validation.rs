@@ -9,22 +9,30 @@ use crate::query::FieldValidation;
 use crate::registry::Resource;
 use crate::status::{ApiError, Cause};
 
-/// Names the fields that the schema lacks and the keys given twice: an error where strictness is asked for, else
-/// warnings (none where they are to be ignored).
-pub(crate) fn check_fields(
-    resource: &Resource,
-    document: &Document,
-    mode: FieldValidation,
-) -> Result<Vec<String>, ApiError> {
-    if mode == FieldValidation::Ignore {
-        return Ok(Vec::new());
-    }
+/// The fields of a document that its schema lacks.
+fn unknown_fields(resource: &Resource, document: &Document) -> Vec<String> {
     let mut unknown = resource.schema.unknown_fields(&document.value);
     unknown.retain(|path| !path.starts_with("metadata."));
     if let Some(metadata) = document.value.get("metadata") {
         let inside = resource.metadata.unknown_fields(metadata);
         unknown.extend(inside.into_iter().map(|path| format!("metadata.{path}")));
     }
+    unknown
+}
+
+/// Names the fields that the schema lacks and the keys given twice: an error where strictness is asked for, else
+/// warnings (none where they are to be ignored). An applied configuration is `typed` anyhow, which finds what the schema
+/// lacks.
+pub(crate) fn check_fields(
+    resource: &Resource,
+    document: &Document,
+    mode: FieldValidation,
+    typed: bool,
+) -> Result<Vec<String>, ApiError> {
+    if mode == FieldValidation::Ignore {
+        return Ok(Vec::new());
+    }
+    let unknown = if typed { Vec::new() } else { unknown_fields(resource, document) };
     let duplicate = document.duplicates.iter().map(|path| format!("duplicate field \"{path}\""));
     let unknown = unknown.iter().map(|path| format!("unknown field \"{path}\""));
     let found: Vec<String> = duplicate.chain(unknown).collect();

@@ -160,7 +160,6 @@ fn ownership(object: &Value) -> BTreeMap<String, Value> {
         .map(|entry| {
             let text = |field: &str| entry[field].as_str().unwrap_or_default();
             assert_eq!(entry["fieldsType"], json!("FieldsV1"));
-            assert!(entry["time"].is_string(), "{entry}");
             let name = format!("{} {} {}", text("manager"), text("operation"), text("subresource"));
             (name.trim().to_owned(), entry["fieldsV1"].clone())
         })

@@ -163,15 +163,15 @@ impl FieldSet {
     }
 
     fn collect(&self, at: &mut Vec<Element>, paths: &mut Vec<Vec<Element>>) {
-        let elements: BTreeSet<&Element> = self.members.iter().chain(self.children.keys()).collect();
-        for element in elements {
+        // In the order in which upstream tells them: what is in the set, then what is below it.
+        for element in &self.members {
             at.push(element.clone());
-            if self.members.contains(element) {
-                paths.push(at.clone());
-            }
-            if let Some(child) = self.children.get(element) {
-                child.collect(at, paths);
-            }
+            paths.push(at.clone());
+            at.pop();
+        }
+        for (element, child) in &self.children {
+            at.push(element.clone());
+            child.collect(at, paths);
             at.pop();
         }
     }
@@ -239,8 +239,8 @@ mod tests {
             paths,
             [
                 ".spec.features",
-                ".spec.features[=\"CSUM\"]",
                 ".spec.mtu",
+                ".spec.features[=\"CSUM\"]",
                 ".status.conditions[type=\"Ready\"]",
                 ".status.conditions[type=\"Ready\"].status",
             ]

@@ -90,7 +90,6 @@ pub(crate) fn decode(object: &Value) -> Option<Managers> {
 /// Whether a client asks to forget all ownership: an empty list, or one empty entry.
 pub(crate) fn is_reset(object: &Value) -> bool {
     match object.pointer("/metadata/managedFields").and_then(Value::as_array).map(Vec::as_slice) {
-        Some([]) => true,
         Some([only]) => only.as_object().is_some_and(serde_json::Map::is_empty),
         _ => false,
     }

@@ -1,10 +1,10 @@
 //! Merges an applied configuration into the live object.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::field_set::{Element, path_text};
+use super::field_set::Element;
 use super::typed::{Shape, Type, list, members};
 use crate::status::ApiError;
 
@@ -56,13 +56,7 @@ fn interleave(
     stated: &[(Element, &Value)],
     path: &mut Vec<Element>,
 ) -> Result<Vec<Value>, ApiError> {
-    let mut wanted: BTreeMap<&Element, &Value> = BTreeMap::new();
-    for (element, item) in stated {
-        if wanted.insert(element, item).is_some() {
-            let path = path_text(path);
-            return Err(ApiError::bad_request(format!("{path}: duplicate entries for key {element}")));
-        }
-    }
+    let wanted: BTreeSet<&Element> = stated.iter().map(|(element, _)| element).collect();
     let held: BTreeMap<&Element, &Value> =
         live.iter().rev().map(|(element, item)| (element, *item)).collect();
 
@@ -71,7 +65,7 @@ fn interleave(
     for (index, (element, item)) in stated.iter().enumerate() {
         let next_shared = stated[index..].iter().map(|(one, _)| one).find(|one| held.contains_key(one));
         while let Some((next, other)) = left.next_if(|(next, _)| Some(next) != next_shared) {
-            if !wanted.contains_key(next) {
+            if !wanted.contains(next) {
                 merged.push((*other).clone());
             }
         }
@@ -80,6 +74,6 @@ fn interleave(
         merged.extend(overlay(schema.item(), held.get(element).copied(), Some(item), path)?);
         path.pop();
     }
-    merged.extend(left.filter(|(next, _)| !wanted.contains_key(next)).map(|(_, other)| (*other).clone()));
+    merged.extend(left.filter(|(next, _)| !wanted.contains(next)).map(|(_, other)| (*other).clone()));
     Ok(merged)
 }

@@ -3,6 +3,7 @@
 //! The rules are those of the API machinery's structured merge: a manager owns what it last stated; a field that
 //! an applier leaves out goes where nobody else owns it; changing what another owns is a conflict unless forced.
 
+mod conform;
 mod field_set;
 mod managers;
 mod merge;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::object;
 use crate::path::Part;
-use crate::registry::Resource;
+use crate::registry::{Form, Resource};
 use crate::status::{ApiError, Cause};
 use field_set::{Element, FieldSet, path_text};
 use managers::{Manager, Managers, Operation, Owned};
@@ -65,13 +66,16 @@ pub(crate) fn track_update(
 /// The object that results from applying `config` to `live`, with ownership recorded.
 ///
 /// # Errors
-/// 409 with a cause for each field that another manager owns with another value, unless forced.
+/// 409 with a cause for each field that another manager owns with another value, unless forced; 500, as upstream, for a
+/// configuration that doesn't fit the types.
 pub(crate) fn apply(
     writer: Writer<'_>,
     live: Option<&Value>,
     config: &Value,
     force: bool,
 ) -> Result<Value, ApiError> {
+    writer.check_types(config)?;
+    let stated_config = config;
     let empty = writer.empty_object();
     let before = untracked(live.unwrap_or(&empty));
     let mut managers = live.map_or_else(|| Some(Managers::new()), managers::decode).unwrap_or_default();
@@ -88,7 +92,7 @@ pub(crate) fn apply(
     writer.keep_own_values(&mut config, &before);
 
     let merged = merge::merge(schema, &before, &config)?;
-    let time = last.as_ref().filter(|last| last.set == stated).and_then(|last| last.time.clone());
+    let time = last.as_ref().and_then(|last| last.time.clone());
     let mine = Owned { set: stated, api_version: writer.resource.api_version(), time };
     managers.insert(me.clone(), mine);
     let mut new = match &last {
@@ -103,13 +107,29 @@ pub(crate) fn apply(
     }
     disown(&mut managers, &me, &comparison);
     strip(&mut managers, &me);
+    // As upstream, who changes nothing leaves the time as it was, even where that is none.
     if let Some(mine) = managers.get_mut(&me)
-        && (before != new || mine.time.is_none())
+        && before != new
     {
         mine.time = Some(writer.time.to_owned());
     }
+    if writer.manager == KUBECTL {
+        renew_last_applied(&mut new, stated_config);
+    }
     managers::encode(&managers, &mut new);
     Ok(new)
+}
+
+/// Where kubectl has applied on its side before, the record of that says what it applies now on ours.
+fn renew_last_applied(object: &mut Value, config: &Value) {
+    let mut config = config.clone();
+    if let Some(annotations) = config.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove(LAST_APPLIED);
+    }
+    let record = object.pointer_mut("/metadata/annotations").and_then(|all| all.get_mut(LAST_APPLIED));
+    if let Some(record) = record {
+        *record = format!("{config}\n").into();
+    }
 }
 
 impl<'a> Writer<'a> {
@@ -117,8 +137,29 @@ impl<'a> Writer<'a> {
         Type::new(&self.resource.structure)
     }
 
+    fn check_types(&self, config: &Value) -> Result<(), ApiError> {
+        let faults = conform::faults(self.schema(), config);
+        let why = match faults.as_slice() {
+            [] => return Ok(()),
+            [fault] => fault.clone(),
+            faults => format!("errors:\n  {}", faults.join("\n  ")),
+        };
+        let Resource { kind, .. } = self.resource;
+        let (namespace, name) = (object::namespace(config), object::name(config));
+        let message = format!(
+            "failed to create typed patch object ({namespace}/{name}; {}, Kind={kind}): {why}",
+            self.resource.api_version()
+        );
+        Err(ApiError::new(500, "", message))
+    }
+
     fn empty_object(&self) -> Value {
-        json!({ "apiVersion": self.resource.api_version(), "kind": self.resource.kind })
+        let mut empty = json!({ "apiVersion": self.resource.api_version(), "kind": self.resource.kind });
+        // Objects of kinds that are compiled into a server always have a spec.
+        if self.resource.form != Form::Custom && self.schema().declares("spec") {
+            empty["spec"] = json!({});
+        }
+        empty
     }
 
     fn identity(&self, operation: Operation, name: &str) -> Manager {
@@ -229,8 +270,10 @@ fn conflicts<'m>(
     comparison: &Comparison,
 ) -> Vec<(&'m Manager, Vec<Element>)> {
     let changed = comparison.added.union(&comparison.modified);
-    let others = managers.iter().filter(|(manager, _)| *manager != me);
+    let mut others: Vec<_> = managers.iter().filter(|(manager, _)| *manager != me).collect();
+    others.sort_by_key(|(manager, _)| (&manager.name, manager.operation, &manager.subresource));
     others
+        .into_iter()
         .flat_map(|(manager, owned)| {
             owned.set.intersection(&changed).paths().into_iter().map(move |path| (manager, path))
         })

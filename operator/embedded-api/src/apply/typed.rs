@@ -58,6 +58,23 @@ impl<'a> Type<'a> {
         self.hint("properties").is_some_and(|properties| properties.get(name).is_some())
     }
 
+    /// Whether a map or struct may have this member.
+    pub(crate) fn allows(self, name: &str) -> bool {
+        let open = |hint| self.hint(hint).is_some_and(|value| *value != Value::Bool(false));
+        self.declares(name)
+            || open("additionalProperties")
+            || open("x-kubernetes-preserve-unknown-fields")
+            || self.hint("properties").is_none()
+    }
+
+    /// What type of value belongs here, with one word for all numbers; empty where anything does.
+    pub(crate) fn expects(self) -> &'a str {
+        match self.hint("type").and_then(Value::as_str) {
+            Some("integer" | "number") => "number",
+            other => other.unwrap_or_default(),
+        }
+    }
+
     /// The type of a list's items.
     pub(crate) fn item(self) -> Self {
         Self(self.hint("items"))
@@ -80,20 +97,24 @@ impl<'a> Type<'a> {
         list: &'v [Value],
         path: &[Element],
     ) -> Result<Vec<(Element, &'v Value)>, ApiError> {
+        let named = list.iter().enumerate().map(|(index, item)| {
+            let element = self.identity(item).map_err(|why| {
+                let path = super::field_set::path_text(path);
+                ApiError::bad_request(format!("{path}: element {index}: {why}"))
+            })?;
+            Ok((element, item))
+        });
+        named.collect()
+    }
+
+    /// What identifies an item of a set or keyed list.
+    ///
+    /// # Errors
+    /// Where the item lacks a key field or is no map.
+    pub(crate) fn identity(self, item: &Value) -> Result<Element, String> {
         let keys = self.hint("x-kubernetes-list-map-keys").and_then(Value::as_array);
         let keys: Vec<&str> = keys.into_iter().flatten().filter_map(Value::as_str).collect();
-        let mut items = Vec::with_capacity(list.len());
-        for (index, item) in list.iter().enumerate() {
-            let element = match keys.as_slice() {
-                [] => Element::Item(item.to_string()),
-                keys => self.keys_of(item, keys).map_err(|why| {
-                    let path = super::field_set::path_text(path);
-                    ApiError::bad_request(format!("{path}: element {index}: {why}"))
-                })?,
-            };
-            items.push((element, item));
-        }
-        Ok(items)
+        if keys.is_empty() { Ok(Element::Item(item.to_string())) } else { self.keys_of(item, &keys) }
     }
 
     fn keys_of(self, item: &Value, keys: &[&str]) -> Result<Element, String> {
@@ -103,13 +124,14 @@ impl<'a> Type<'a> {
         let mut found = Vec::with_capacity(keys.len());
         for key in keys {
             let default = self.item().field(key).hint("default");
-            let value = fields.get(*key).or(default).ok_or_else(|| {
-                format!(
-                    "associative list with keys has an element that omits key field {key:?} (and doesn't have \
-                     default value)"
-                )
-            })?;
-            found.push(((*key).to_owned(), value.to_string()));
+            found.extend(fields.get(*key).or(default).map(|value| ((*key).to_owned(), value.to_string())));
+        }
+        if found.is_empty() {
+            return Err(format!(
+                "associative list with keys has an element that omits all key fields [\"{}\"] (and doesn't have \
+                 default values for any key fields)",
+                keys.join("\" \"")
+            ));
         }
         found.sort_unstable();
         Ok(Element::Keys(found))

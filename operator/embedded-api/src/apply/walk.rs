@@ -127,7 +127,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// The value without the paths in `unwanted`; what that leaves empty goes too.
+/// The value without the paths in `unwanted`; a list that is left empty goes too.
 pub(crate) fn remove(schema: Type<'_>, value: &Value, unwanted: &FieldSet) -> Result<Value, ApiError> {
     Ok(without(schema, value, unwanted, &mut Vec::new())?.unwrap_or_else(|| Value::Object(Map::new())))
 }
@@ -154,8 +154,13 @@ fn without(
         Shape::Granular => {
             let mut kept = Map::new();
             for (name, member) in members(Some(value)).into_iter().flatten() {
-                if let Some(member) = keep(Element::Field(name.clone()), schema.field(name), member)? {
-                    kept.insert(name.clone(), member);
+                let element = Element::Field(name.clone());
+                let is_whole = unwanted.has(&element);
+                match keep(element, schema.field(name), member)? {
+                    Some(member) => drop(kept.insert(name.clone(), member)),
+                    // As upstream, what was taken from it piece by piece is there as null, and so is a path still.
+                    None if !is_whole => drop(kept.insert(name.clone(), Value::Null)),
+                    None => {}
                 }
             }
             Ok((!kept.is_empty()).then_some(Value::Object(kept)))

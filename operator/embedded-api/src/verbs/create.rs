@@ -3,7 +3,7 @@
 use crate::core::Ownership;
 use crate::reply::Reply;
 use crate::status::ApiError;
-use crate::verbs::{Request, accept};
+use crate::verbs::{Request, accept, warning};
 
 pub(crate) async fn create(request: Request) -> Result<Reply, ApiError> {
     let query = request.call.pairs.write()?;
@@ -13,8 +13,7 @@ pub(crate) async fn create(request: Request) -> Result<Reply, ApiError> {
     let intent = request.intent(query);
     let (value, warnings) = accept(&intent, request.object()?)?;
     let (work, namespace) = (intent.clone(), request.namespace.clone());
-    let mut written =
-        request.core.writer.write(move |txn| work.create(txn, &namespace, value, Ownership::Track)).await?;
-    written.warnings = warnings;
+    let write = request.core.writer.write(move |txn| work.create(txn, &namespace, value, Ownership::Track));
+    let written = warning(warnings, write.await)?;
     request.written(&intent, "create", written)
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::builtin::NAMESPACE_STORAGE;
 use crate::content;
-use crate::core::{Intent, uid_mismatch};
+use crate::core::Intent;
 use crate::gc::{self, Propagation};
 use crate::query::invalid_options;
 use crate::registry::Resource;
@@ -57,7 +57,8 @@ impl Options {
             Some("Orphan") => Propagation::Orphan,
             Some(other) => {
                 let message = format!(
-                    "Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
+                    "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \
+                     \"nil\""
                 );
                 let cause = Cause::new("FieldValueNotSupported", "propagationPolicy", message);
                 return Err(invalid_options("DeleteOptions", cause));
@@ -71,14 +72,20 @@ impl Options {
 
     fn check(&self, resource: &Resource, name: &str, live: &Object) -> Result<(), ApiError> {
         if let Some(uid) = self.uid.as_ref().filter(|uid| **uid != live.uid) {
-            return Err(uid_mismatch(resource, name, uid, &live.uid));
+            let why = format!(
+                "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
+                 deleted and then recreated",
+                live.uid
+            );
+            return Err(ApiError::unmet(resource, name, &why));
         }
         let found = live.revision.to_string();
         if let Some(wanted) = self.resource_version.as_ref().filter(|wanted| **wanted != found) {
             let why = format!(
-                "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {found}"
+                "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record \
+                 ({found}). The object might have been modified"
             );
-            return Err(ApiError::conflict(resource, name, &why));
+            return Err(ApiError::unmet(resource, name, &why));
         }
         Ok(())
     }
@@ -90,18 +97,24 @@ pub(crate) async fn one(request: Request, key: Key) -> Result<Reply, ApiError> {
     let intent = request.intent(query);
     let work = intent.clone();
     let name = key.name.clone();
-    let (left, uid) = request
+    let (left, uid, revision) = request
         .core
         .writer
         .write(move |txn| {
             let live = txn.get(&key).ok_or_else(|| ApiError::not_found(&work.resource, &key.name))?;
             let left = delete(&work, txn, &key, &live, &options)?;
-            Ok((left, live.uid.clone()))
+            Ok((left, live.uid.clone(), live.revision))
         })
         .await?;
     request.audit(&intent, "delete", &name, true);
     match left {
-        Some(marked) => request.present(marked.value.clone()).map(Reply::ok),
+        Some(marked) => {
+            let mut marked = marked.value.clone();
+            if intent.query.dry_run {
+                object::set_resource_version(&mut marked, revision);
+            }
+            request.present(marked).map(Reply::ok)
+        }
         None => Ok(Reply::ok(status::deleted(&request.resource, &name, &uid))),
     }
 }
@@ -143,12 +156,7 @@ pub(crate) async fn collection(request: Request) -> Result<Reply, ApiError> {
     let items: Vec<Value> =
         deleted.iter().map(|one| events::from_stored(&request.resource, one.value.clone())).collect();
     let revision = request.core.store.read(|state| state.revision().to_string());
-    Ok(Reply::ok(json!({
-        "kind": request.resource.list_kind,
-        "apiVersion": request.resource.api_version(),
-        "metadata": { "resourceVersion": revision },
-        "items": items,
-    })))
+    Ok(Reply::ok(list::plain(&request.resource, json!({ "resourceVersion": revision }), items)))
 }
 
 fn delete(

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::content::Shape;
 use crate::query::{ListQuery, VersionMatch};
+use crate::registry::{Form, Resource};
 use crate::reply::Reply;
 use crate::status::ApiError;
 use crate::store::Object;
@@ -123,6 +124,26 @@ pub(crate) fn matches(request: &Request, query: &ListQuery, stored: &Value) -> b
     query.fields.matches_fields(stored)
 }
 
+/// A list of objects. As upstream, those of custom kinds always have a continue token, and items of others no type.
+pub(crate) fn plain(resource: &Resource, mut metadata: Value, mut items: Vec<Value>) -> Value {
+    if resource.form == Form::Custom {
+        if metadata.get("continue").is_none() {
+            metadata["continue"] = "".into();
+        }
+    } else {
+        for fields in items.iter_mut().filter_map(Value::as_object_mut) {
+            fields.remove("apiVersion");
+            fields.remove("kind");
+        }
+    }
+    json!({
+        "kind": resource.list_kind,
+        "apiVersion": resource.api_version(),
+        "metadata": metadata,
+        "items": items,
+    })
+}
+
 fn position(value: &Value) -> (String, String) {
     (object::namespace(value).to_owned(), object::name(value).to_owned())
 }
@@ -132,12 +153,7 @@ fn present(request: &Request, objects: &[Arc<Object>], metadata: &Value) -> Resu
     let items: Vec<Value> =
         objects.iter().map(|one| events::from_stored(resource, one.value.clone())).collect();
     Ok(match request.call.shape {
-        Shape::Plain | Shape::Discovery => json!({
-            "kind": resource.list_kind,
-            "apiVersion": resource.api_version(),
-            "metadata": metadata,
-            "items": items,
-        }),
+        Shape::Plain | Shape::Discovery => plain(resource, metadata.clone(), items),
         Shape::Metadata => json!({
             "kind": "PartialObjectMetadataList",
             "apiVersion": "meta.k8s.io/v1",

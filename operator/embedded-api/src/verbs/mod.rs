@@ -19,10 +19,10 @@ use crate::content::{self, Document, Shape};
 use crate::core::{Intent, Written, namespace_mismatch};
 use crate::path::Part;
 use crate::query::WriteQuery;
-use crate::registry::{Access, Resource};
+use crate::registry::{Access, Form, Resource};
 use crate::reply::Reply;
 use crate::service::Call;
-use crate::status::ApiError;
+use crate::status::{ApiError, Cause};
 use crate::table::{self, Include};
 use crate::{events, object, scale, validation};
 
@@ -61,8 +61,11 @@ impl Request {
 
     /// Reads the body as an object of this resource, in the form of the request.
     pub(crate) fn object(&self) -> Result<Document, ApiError> {
-        let document = content::body(self.call.content_type(), &self.call.body)?;
+        let mut document = content::body(self.call.content_type(), &self.call.body)?;
         check_type(&self.resource, &document.value)?;
+        let fields = object::map_mut(&mut document.value);
+        fields.entry("apiVersion").or_insert_with(|| self.resource.api_version().into());
+        fields.entry("kind").or_insert_with(|| self.resource.kind.clone().into());
         if self.resource.namespaced {
             let namespace = object::namespace(&document.value);
             if !namespace.is_empty() && namespace != self.namespace {
@@ -134,6 +137,10 @@ pub(crate) fn check_type(resource: &Resource, value: &Value) -> Result<(), ApiEr
         return Err(ApiError::bad_request("metadata must be an object"));
     }
     let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if resource.form != Form::Custom && api_version.is_empty() && kind.is_empty() {
+        // The path says it all of a kind that is compiled into a server.
+        return Ok(());
+    }
     for (field, given) in [("Kind", kind), ("apiVersion", api_version)] {
         if given.is_empty() {
             return Err(ApiError::bad_request(format!("Object '{field}' is missing in the body")));
@@ -145,6 +152,10 @@ pub(crate) fn check_type(resource: &Resource, value: &Value) -> Result<(), ApiEr
             resource.api_version()
         )));
     }
+    if kind != resource.kind && resource.form == Form::Custom {
+        let cause = Cause::invalid_value("kind", &kind.into(), &format!("must be {}", resource.kind));
+        return Err(ApiError::invalid_kind(kind, &resource.group, object::name(value), &[cause]));
+    }
     if kind != resource.kind {
         return Err(ApiError::bad_request(format!(
             "the kind in the data ({kind}) does not match the expected kind ({})",
@@ -154,8 +165,31 @@ pub(crate) fn check_type(resource: &Resource, value: &Value) -> Result<(), ApiEr
     Ok(())
 }
 
+/// The outcome of a write with what its request is warned of, which it is also where it fails.
+pub(crate) fn warning(
+    warnings: Vec<String>,
+    outcome: Result<Written, ApiError>,
+) -> Result<Written, ApiError> {
+    match outcome {
+        Ok(written) => Ok(Written { warnings, ..written }),
+        // What upstream can't type it doesn't decode, and so warns of nothing in it.
+        Err(error) if error.code == 500 => Err(error),
+        Err(error) => Err(error.warned(warnings)),
+    }
+}
+
 /// Names unknown and duplicate fields, and turns the object into its stored form.
 pub(crate) fn accept(intent: &Intent, document: Document) -> Result<(Value, Vec<String>), ApiError> {
-    let warnings = validation::check_fields(&intent.resource, &document, intent.query.field_validation)?;
+    take(intent, document, false)
+}
+
+/// The same of an applied configuration.
+pub(crate) fn accept_applied(intent: &Intent, document: Document) -> Result<(Value, Vec<String>), ApiError> {
+    take(intent, document, true)
+}
+
+fn take(intent: &Intent, document: Document, typed: bool) -> Result<(Value, Vec<String>), ApiError> {
+    let mode = intent.query.field_validation;
+    let warnings = validation::check_fields(&intent.resource, &document, mode, typed)?;
     Ok((events::to_stored(&intent.resource, document.value), warnings))
 }

@@ -1,9 +1,11 @@
 //! `PATCH` of one object: JSON patch, merge patch, strategic merge patch (built-in kinds) and server-side apply.
 
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, CopyOperation, PatchOperation, ReplaceOperation};
 use serde_json::Value;
 
 use crate::content::{self, Document};
-use crate::core::{Intent, Ownership, Written, namespace_mismatch, uid_mismatch};
+use crate::core::{Intent, Ownership, Written, namespace_mismatch};
 use crate::path::Part;
 use crate::query::invalid_options;
 use crate::registry::Form;
@@ -12,7 +14,7 @@ use crate::service::BODY_LIMIT;
 use crate::status::{ApiError, Cause};
 use crate::store::{Key, Txn};
 use crate::strategic;
-use crate::verbs::{Request, accept, check_type, update};
+use crate::verbs::{Request, accept, accept_applied, check_type, update, warning};
 use crate::{events, object};
 
 const CUSTOM_TYPES: &str =
@@ -60,9 +62,9 @@ pub(crate) async fn patch(request: Request, key: Key) -> Result<Reply, ApiError>
         }
         let document = content::yaml(&request.call.body)?;
         check_type(&request.resource, &document.value)?;
-        let (config, warnings) = accept(&intent, document)?;
-        let mut written = writer.write(move |txn| apply(&work, txn, &key, config, force)).await?;
-        written.warnings = warnings;
+        let (config, warnings) = accept_applied(&intent, document)?;
+        let written =
+            warning(warnings, writer.write(move |txn| apply(&work, txn, &key, config, force)).await)?;
         return request.written(&intent, "apply", written);
     }
     let patch = Patch::read(&request)?;
@@ -83,6 +85,10 @@ impl Patch {
             "application/json-patch+json" => match serde_json::from_slice::<json_patch::Patch>(body) {
                 Ok(patch) if patch.0.len() > OPERATION_LIMIT => Err(ApiError::too_large(OPERATION_LIMIT)),
                 Ok(patch) => Ok(Self::Json(patch)),
+                // What is a list of operations, if of none that there are, upstream takes for a patch that can't be applied.
+                Err(_) if content::json(body).is_ok_and(|document| is_operations(&document.value)) => {
+                    Err(ApiError::unprocessable_patch())
+                }
                 Err(error) => Err(ApiError::bad_request(format!("error decoding patch: {error}"))),
             },
             "application/merge-patch+json" => Ok(Self::Merge(content::json(body)?.value)),
@@ -97,15 +103,14 @@ impl Patch {
         match self {
             Self::Json(patch) => {
                 for operation in &patch.0 {
+                    let operation = &as_upstream(operation, &value);
                     json_patch::patch(&mut value, std::slice::from_ref(operation))
-                        .map_err(|error| ApiError::unprocessable_patch(&error.to_string()))?;
+                        .map_err(|_| ApiError::unprocessable_patch())?;
                     // A few copies of a document into itself would make it larger than memory.
                     if content::is_deeper_than(&value, PATCHED_DEPTH_LIMIT)
                         || content::weight(&value, BODY_LIMIT) > BODY_LIMIT
                     {
-                        return Err(ApiError::unprocessable_patch(
-                            "it makes the object too deep or too large",
-                        ));
+                        return Err(ApiError::unprocessable_patch());
                     }
                 }
             }
@@ -116,14 +121,43 @@ impl Patch {
     }
 }
 
+/// Upstream's library reads a member that is absent as null: it can be replaced and copied.
+fn as_upstream(operation: &PatchOperation, value: &Value) -> PatchOperation {
+    let is_absent = |path: &PointerBuf| {
+        let parent = path.split_back().and_then(|(parent, _)| parent.resolve(value).ok());
+        parent.is_some_and(Value::is_object) && path.resolve(value).is_err()
+    };
+    match operation {
+        PatchOperation::Replace(ReplaceOperation { path, value }) if is_absent(path) => {
+            PatchOperation::Add(AddOperation { path: path.clone(), value: value.clone() })
+        }
+        PatchOperation::Copy(CopyOperation { from, path }) if is_absent(from) => {
+            PatchOperation::Add(AddOperation { path: path.clone(), value: Value::Null })
+        }
+        other => other.clone(),
+    }
+}
+
+fn is_operations(value: &Value) -> bool {
+    value.as_array().is_some_and(|list| list.iter().all(|one| one.get("op").is_some_and(Value::is_string)))
+}
+
+/// What upstream says of a patch whose outcome is not strictly an object of its kind.
+fn invalid_patch(outcome: &str, error: &ApiError) -> ApiError {
+    let why = error.message.find("strict decoding error").map_or("", |start| &error.message[start..]);
+    let cause = Cause::invalid_value("patch", &outcome.into(), why);
+    ApiError::invalid_kind("", "", "", &[cause])
+}
+
 fn modify(intent: &Intent, txn: &mut Txn<'_>, key: &Key, patch: &Patch) -> Result<Written, ApiError> {
     let live = txn.get(key).ok_or_else(|| ApiError::not_found(&intent.resource, &key.name))?;
     let asked = events::from_stored(&intent.resource, live.value.clone());
     let value = patch.apply(asked)?;
     check_type(&intent.resource, &value)?;
-    let (value, warnings) = accept(intent, Document { value, duplicates: Vec::new() })?;
-    let written = intent.update(txn, key, &live, value, Ownership::Track)?;
-    Ok(Written { warnings, ..written })
+    let text = value.to_string();
+    let document = Document { value, duplicates: Vec::new() };
+    let (value, warnings) = accept(intent, document).map_err(|error| invalid_patch(&text, &error))?;
+    warning(warnings, intent.update(txn, key, &live, value, Ownership::Track))
 }
 
 fn apply(
@@ -149,9 +183,6 @@ fn apply(
         return Err(namespace_mismatch());
     }
     object::set(&mut config, "name", key.name.clone().into());
-    if !key.namespace.is_empty() {
-        object::set(&mut config, "namespace", key.namespace.clone().into());
-    }
     let uid = object::uid(&config).to_owned();
     let Some(live) = txn.get(key) else {
         if intent.part != Part::Main {
@@ -166,13 +197,8 @@ fn apply(
         let value = intent.merge(None, &config, force)?;
         return intent.create(txn, &key.namespace, value, Ownership::Applied);
     };
-    if !uid.is_empty() && uid != live.uid {
-        return Err(uid_mismatch(resource, &key.name, &uid, &live.uid));
-    }
-    let version = object::resource_version(&config);
-    if !version.is_empty() && version != live.revision.to_string() {
-        return Err(ApiError::modified(resource, &key.name));
-    }
     let value = intent.merge(Some(&live.value), &config, force)?;
+    // Conflicts of ownership are told before those of version and uid.
+    intent.check_identity(key, &live, &config)?;
     intent.update(txn, key, &live, value, Ownership::Applied)
 }

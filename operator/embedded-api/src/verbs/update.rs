@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::content;
-use crate::core::{Intent, Ownership, Written};
+use crate::core::{Intent, Ownership, Written, uid_mismatch};
 use crate::object;
 use crate::path::Part;
 use crate::registry::Form;
@@ -11,7 +11,7 @@ use crate::reply::Reply;
 use crate::scale;
 use crate::status::{ApiError, Cause};
 use crate::store::{Key, Txn};
-use crate::verbs::{Request, accept};
+use crate::verbs::{Request, accept, warning};
 
 pub(crate) async fn update(request: Request, key: Key) -> Result<Reply, ApiError> {
     let intent = request.intent(request.call.pairs.write()?);
@@ -22,15 +22,17 @@ pub(crate) async fn update(request: Request, key: Key) -> Result<Reply, ApiError
     } else {
         let (value, warnings) = accept(&intent, request.object()?)?;
         let work = intent.clone();
-        let mut written = request.core.writer.write(move |txn| put(&work, txn, &key, value)).await?;
-        written.warnings = warnings;
-        written
+        warning(warnings, request.core.writer.write(move |txn| put(&work, txn, &key, value)).await)?
     };
     request.written(&intent, "update", written)
 }
 
 fn put(intent: &Intent, txn: &mut Txn<'_>, key: &Key, value: Value) -> Result<Written, ApiError> {
     let live = txn.get(key).ok_or_else(|| ApiError::not_found(&intent.resource, &key.name))?;
+    let uid = object::uid(&value);
+    if !uid.is_empty() && uid != live.uid {
+        return Err(uid_mismatch(&intent.resource, &key.name, uid, &live.uid));
+    }
     intent.check_identity(key, &live, &value)?;
     if object::resource_version(&value).is_empty() && intent.stored().form == Form::Custom {
         let cause = Cause::invalid_value(
@@ -38,7 +40,9 @@ fn put(intent: &Intent, txn: &mut Txn<'_>, key: &Key, value: Value) -> Result<Wr
             &Value::from(0),
             "must be specified for an update",
         );
-        return Err(ApiError::invalid(&intent.resource, &key.name, &[cause]));
+        // Upstream refuses it in its storage, which knows resources and not kinds.
+        let resource = &intent.resource;
+        return Err(ApiError::invalid_kind(&resource.plural, &resource.group, &key.name, &[cause]));
     }
     intent.update(txn, key, &live, value, Ownership::Track)
 }

@@ -214,7 +214,7 @@ impl View {
 
     /// Says up to where the client has seen everything.
     fn bookmark(&mut self, revision: u64, initial: bool) -> Value {
-        let mut metadata = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
+        let mut metadata = json!({ "resourceVersion": revision.to_string() });
         if initial {
             metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
