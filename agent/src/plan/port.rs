@@ -6,7 +6,7 @@ use virtnet_crds::Reason;
 use virtnet_model::{IfName, Owner, Port, PortSettings, SubFunction, SwitchState};
 
 use super::{Claims, For, Input, Part, Plan, Removal, Stand, Step};
-use crate::desired::{Device, Uid, WantedPort};
+use crate::desired::{Device, Uid, Wanted, WantedPort};
 
 impl For {
     pub(super) fn device(device: &Device) -> Self {
@@ -146,14 +146,19 @@ fn may_take(input: &Input<'_>, device: &Device, port: &Port) -> bool {
     })
 }
 
+/// Whether a port is wanted, on a bridge that is there.
+fn has_bridge(wanted: &Wanted, switch: &SwitchState) -> bool {
+    wanted.port.as_ref().is_some_and(|port| switch.bridges.contains(&port.bridge))
+}
+
 /// Ports of ours whose device is gone: suspects when seen first, removed when seen again.
 pub(super) fn plan_orphans(input: &Input<'_>, claims: &Claims<'_>, plan: &mut Plan) {
     let (Ok(switch), Ok(state)) = (&input.observed.switch, &input.observed.controller) else { return };
-    // A port on the representor of a device that wants one is no orphan: that device takes it on.
+    // A port on the representor of a device that can have one there is no orphan: that device takes it on.
     let live: BTreeSet<&IfName> = claims
         .order
         .iter()
-        .filter(|device| device.wanted.as_ref().map_or(true, |wanted| wanted.port.is_some()))
+        .filter(|device| device.wanted.as_ref().map_or(true, |wanted| has_bridge(wanted, switch)))
         .filter_map(|device| claims.function(device, state))
         .filter_map(|function| function.sf.as_ref())
         .map(|sf| &sf.representor)
