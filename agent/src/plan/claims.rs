@@ -1,7 +1,8 @@
 //! Who holds which function and which MAC: every dispute between devices is decided here, by seniority.
 //!
 //! The device whose function is in service keeps it; else the older object wins, then the smaller uid. The same order
-//! serves capacity. A MAC is kept by who bears it, then by who noted it; service with another MAC counts for nothing.
+//! serves capacity. A MAC is kept by who bears it or has it handed over for a VF to come, then by who noted it; service
+//! with another MAC counts for nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -160,14 +161,26 @@ impl<'a> Claims<'a> {
     fn decide_macs(&mut self, state: Option<&ControllerState>) {
         let mut taken: BTreeMap<Mac, (Option<&Uid>, String)> = BTreeMap::new();
         let devices = self.claimants();
+        let undeclared = |what: String| (None, format!("{what}, which no object declares"));
         for device in &devices {
             if let Some(function) = state.and_then(|state| self.function(device, state)) {
                 taken.entry(function.mac).or_insert((Some(&device.uid), device.key.to_string()));
             }
         }
         for function in state.into_iter().flat_map(|state| state.functions.values()) {
-            let name = || format!("{} ({}), which no object declares", function.vuid, function.id);
-            taken.entry(function.mac).or_insert_with(|| (None, name()));
+            let name = || format!("{} ({})", function.vuid, function.id);
+            taken.entry(function.mac).or_insert_with(|| undeclared(name()));
+        }
+        // The controller gives nobody else a MAC that it keeps for a VF to come.
+        for ((pf, vf), change) in state.into_iter().flat_map(|state| &state.prepared) {
+            let id = FunctionId::vf(*pf, *vf);
+            let holder = devices.iter().find(|device| place(device) == Some(id));
+            if let Some(mac) = change.mac {
+                taken.entry(mac).or_insert_with(|| match holder {
+                    Some(device) => (Some(&device.uid), device.key.to_string()),
+                    None => undeclared(format!("the settings kept for {id}")),
+                });
+            }
         }
         // Next who noted the MAC, then those being deleted, whose hot-plug may still be under way, then the oldest.
         let mut wishes: Vec<(u8, &Device, Mac)> = Vec::new();
