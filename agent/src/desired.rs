@@ -280,9 +280,14 @@ impl Device {
 
     /// The MACs that a hot-plugged function of this device may bear, the wanted one first.
     pub fn hotplug_macs(&self) -> impl Iterator<Item = Mac> + '_ {
-        let wanted = self.wanted_hotplug_mac();
+        self.wanted_hotplug_mac().into_iter().chain(self.told_macs())
+    }
+
+    /// The MACs that the object tells of beside its spec: the status what its function last bore, the annotation what that
+    /// may bear.
+    pub fn told_macs(&self) -> impl Iterator<Item = Mac> + '_ {
         let known = self.known.as_ref().and_then(|known| known.hotplug_mac);
-        wanted.into_iter().chain(known).chain(self.macs.iter().copied())
+        known.into_iter().chain(self.macs.iter().copied())
     }
 
     /// It is being deleted and no longer ours: nothing of it is on the DPU, and another's finalizer keeps the object.

@@ -21,7 +21,7 @@ use virtnet_crds::{Dpu, VirtnetDevice, VirtnetDeviceStatus};
 use crate::api;
 use crate::busy::Busy;
 use crate::clock::Clock;
-use crate::desired::{Device, DeviceKey, Uid};
+use crate::desired::{Device, DeviceKey, Known, Uid};
 use crate::devices::{Devices, News};
 use crate::dpu_object::{self, DpuObject, dpu_status};
 use crate::events::Events;
@@ -477,6 +477,11 @@ impl Reconciler {
         }
     }
 
+    /// The function that the device's status tells of.
+    fn known(&self, uid: &Uid) -> Option<Known> {
+        self.devices.parsed().get(uid)?.known.clone()
+    }
+
     /// A status was written, or not: then it is judged anew when its object changes, or after a while.
     fn reported(&mut self, Reported { uid, version, became_ready, result }: Reported) {
         let to_judge_again = self.reporting.remove(&uid) == Some(true);
@@ -487,8 +492,10 @@ impl Reconciler {
                     let note = format!("{} is Ready", DeviceKey::of(&object.metadata));
                     self.around.events.normal(object.object_ref(&()), "Ready", note);
                 }
+                let before = self.known(&uid);
                 self.devices.written(DeserializeGuard(Ok(object)));
-                self.dirty |= to_judge_again;
+                // Another device may have waited until this one's object tells of another function.
+                self.dirty |= to_judge_again || self.known(&uid) != before;
             }
             Err(error) => {
                 // Whoever removed or changed the object meanwhile is heard of by the watch.

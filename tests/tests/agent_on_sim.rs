@@ -222,6 +222,27 @@ async fn a_reboot_and_a_power_cycle_of_the_host_end_where_they_began() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_mac_that_a_device_gives_up_is_had_by_the_one_that_waits_for_it() {
+    const MACS: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
+    // The watch lags, so that the agent learns of its own writes by their answers.
+    let world = World::new(1, SimConfig::default(), Faults::new(1, 1, Vec::new())).await.unwrap();
+    let agent = tokio::spawn(world.agent());
+    for name in ["first", "second"] {
+        let spec = json!({"dpu": DPU, "function": {"hotplug": {}}, "mac": MACS[0], "rebindPolicy": "IfIdle"});
+        world.create(name, spec).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    let state = world.sim.controller().observe().await.unwrap();
+    let first = state.functions.values().find(|function| function.mac.to_string() == MACS[0]).unwrap();
+    world.sim.unbind(first.bdf.unwrap()).unwrap();
+    let edit = kube::api::Patch::Merge(json!({"spec": {"mac": MACS[1]}}));
+    world.devices().patch("first", &Default::default(), &edit).await.unwrap();
+    assert_eq!(world.until_ready(Duration::from_secs(30)).await.unwrap(), Vec::<String>::new());
+    assert_eq!(world.sim.counters().of(Effect::DevicePlug), 2, "each plugged once");
+    agent.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_with_everything_ready_changes_nothing_anywhere() {
     let (world, agent) = small_world().await;
     tokio::time::sleep(Duration::from_secs(30)).await;

@@ -182,20 +182,20 @@ impl<'a> Claims<'a> {
                 });
             }
         }
-        // Next who noted the MAC, then those being deleted, whose hot-plug may still be under way, then the oldest.
+        // Next who noted the MAC it wants; then those whose MAC is being edited or who are being deleted, for as long as the
+        // object tells of it: its function may yet come to bear it, or another's would be taken for it. Then the oldest.
         let mut wishes: Vec<(u8, &Device, Mac)> = Vec::new();
         for device in devices {
-            if device.deleting {
-                wishes.extend(device.macs.iter().map(|mac| (1, device, *mac)));
-            } else if let Some(mac) = device.wanted_mac() {
-                wishes.push((if device.macs.contains(&mac) { 0 } else { 2 }, device, mac));
-            }
+            let wanted = device.wanted_mac().filter(|_| !device.deleting);
+            wishes.extend(wanted.map(|mac| (if device.macs.contains(&mac) { 0 } else { 2 }, device, mac)));
+            let former = device.told_macs().filter(|mac| place(device).is_none() && Some(*mac) != wanted);
+            wishes.extend(former.map(|mac| (1, device, mac)));
         }
         wishes.sort_by_key(|(rank, device, _)| (*rank, device.created, &device.uid));
         let mut losers = BTreeMap::new();
-        for (_, device, mac) in wishes {
+        for (rank, device, mac) in wishes {
             let (uid, name) = taken.entry(mac).or_insert((Some(&device.uid), device.key.to_string()));
-            if *uid != Some(&device.uid) && !device.deleting {
+            if *uid != Some(&device.uid) && rank != 1 {
                 losers.insert(device.uid.clone(), name.clone());
             }
         }
