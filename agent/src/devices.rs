@@ -32,8 +32,8 @@ pub(crate) struct Devices {
     /// What a list has brought so far; it takes the place of the above when it is complete.
     listing: Option<Known>,
     complete: bool,
-    /// Devices that were given to another DPU while we may have been making their function: what there is of them here is
-    /// removed as if they were being deleted.
+    /// Devices that were given to another DPU while we may have been making their function, and those that left while they
+    /// were being deleted: what there is of them here is removed as if they were being deleted.
     departed: BTreeMap<Uid, Device>,
 }
 
@@ -73,7 +73,7 @@ impl Devices {
         self.present.metadata.get(uid)
     }
 
-    /// The device is another DPU's now, unless it has come back meanwhile. Says whether it is.
+    /// What there is of the device here is to be removed, unless it has come back meanwhile. Says whether it is.
     pub(crate) fn depart(&mut self, device: Device) -> bool {
         if self.present.parsed.contains_key(&device.uid) {
             return false;
@@ -83,7 +83,7 @@ impl Devices {
         true
     }
 
-    /// Whether the device is another DPU's now, and something of it may still be here.
+    /// Whether the device has departed, and something of it may still be here.
     pub(crate) fn is_departed(&self, uid: &Uid) -> bool {
         self.departed.contains_key(uid)
     }
@@ -137,9 +137,10 @@ impl Devices {
                 self.present.objects.remove(&uid);
                 self.present.metadata.remove(&uid);
                 match self.present.parsed.remove(&uid) {
-                    // Gone without being deleted: it may have been given to another DPU.
-                    Some(device) if guard.meta().deletion_timestamp.is_none() && device.finalizer => {
-                        News::Left(vec![device])
+                    // We have not released it, deleted or not: it may have been given to another DPU.
+                    Some(device) if device.finalizer => {
+                        let deleting = device.deleting || guard.meta().deletion_timestamp.is_some();
+                        News::Left(vec![Device { deleting, ..device }])
                     }
                     Some(_) | None => News::Changed,
                 }

@@ -189,6 +189,11 @@ impl Reconciler {
             News::Left(devices) => {
                 self.dirty = true;
                 for device in devices {
+                    // What its object wants is known already, wherever that is now.
+                    if device.deleting {
+                        self.devices.depart(device);
+                        continue;
+                    }
                     let (client, calls) = (self.around.client.clone(), Arc::clone(&self.api_calls));
                     self.work.push(Box::pin(async move {
                         let object = look_up(&client, &calls, &device).await;

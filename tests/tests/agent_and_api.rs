@@ -76,6 +76,19 @@ async fn a_device_given_away_while_the_api_was_out_of_reach_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_device_that_is_deleted_and_then_given_away_leaves_nothing() {
+    let world = slow_world().await;
+    let agent = tokio::spawn(world.agent());
+    declare(&world).await;
+    seconds(1).await;
+    world.devices().delete("mover", &Default::default()).await.unwrap();
+    bind(&world, "mover", "elsewhere").await;
+    seconds(30).await;
+    assert_eq!(left_of_us(&world).await, (0, 0));
+    agent.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_device_that_left_is_looked_up_until_the_api_answers() {
     let world = slow_world().await;
     let agent = tokio::spawn(world.agent());
