@@ -492,7 +492,7 @@ impl Reconciler {
         let to_judge_again = self.reporting.remove(&uid) == Some(true);
         match result {
             Ok(object) => {
-                self.reports.written(&uid);
+                let others_waited = self.reports.written(&uid, Instant::now());
                 if became_ready {
                     let note = format!("{} is Ready", DeviceKey::of(&object.metadata));
                     self.around.events.normal(object.object_ref(&()), "Ready", note);
@@ -500,12 +500,13 @@ impl Reconciler {
                 let before = self.known(&uid);
                 self.devices.written(DeserializeGuard(Ok(object)));
                 // Another device may have waited until this one's object tells of another function.
-                self.dirty |= to_judge_again || self.known(&uid) != before;
+                self.dirty |= to_judge_again || others_waited || self.known(&uid) != before;
             }
             Err(error) => {
                 // Whoever removed or changed the object meanwhile is heard of by the watch.
                 let overtaken = matches!(&error, kube::Error::Api(status) if api::is_overtaken(status));
-                if self.reports.failed(&uid, version, Instant::now()) && !overtaken {
+                let refused = matches!(&error, kube::Error::Api(status) if status.code < 500);
+                if self.reports.failed(&uid, version, !refused, Instant::now()) && !overtaken {
                     let device = self.devices.parsed().get(&uid);
                     let device = device.map(|device| device.key.to_string()).unwrap_or_default();
                     warn!(%device, error = chain(&error), "a status was not written; it is tried again");

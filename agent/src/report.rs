@@ -51,6 +51,8 @@ struct Failure {
     version: Option<String>,
     attempts: u32,
     again_at: Instant,
+    /// The API did not say that it won't have it.
+    unanswered: bool,
 }
 
 impl Reports {
@@ -97,17 +99,28 @@ impl Reports {
         if due <= now { Verdict::Write } else { Verdict::Wait(due) }
     }
 
-    /// The status was written: what differs from now on has yet to last.
-    pub(crate) fn written(&mut self, uid: &Uid) {
+    /// The status was written: what differs from now on has yet to last. The API is there, so what was not written for want
+    /// of an answer waits no longer: a Ready that is no longer so may be among it. Says whether there is such.
+    pub(crate) fn written(&mut self, uid: &Uid, now: Instant) -> bool {
         self.differing.remove(uid);
+        let failures = self.differing.values_mut().filter_map(|differing| differing.failure.as_mut());
+        let waiting = failures.filter(|failure| failure.unanswered && failure.again_at > now);
+        waiting.map(|failure| failure.again_at = now).count() > 0
     }
 
-    /// This version of the object was not written. Says whether that is the first time in a row.
-    pub(crate) fn failed(&mut self, uid: &Uid, version: Option<String>, now: Instant) -> bool {
+    /// This version of the object was not written; `unanswered`, unless the API refused it. Says whether that is the first
+    /// time in a row.
+    pub(crate) fn failed(
+        &mut self,
+        uid: &Uid,
+        version: Option<String>,
+        unanswered: bool,
+        now: Instant,
+    ) -> bool {
         let Some(differing) = self.differing.get_mut(uid) else { return true };
         let attempts = differing.failure.as_ref().map_or(0, |failure| failure.attempts).saturating_add(1);
         let wait = Duration::from_secs(1 << (attempts - 1).min(6)).min(LONGEST);
-        differing.failure = Some(Failure { version, attempts, again_at: now + wait });
+        differing.failure = Some(Failure { version, attempts, again_at: now + wait, unanswered });
         attempts == 1
     }
 
@@ -186,7 +199,7 @@ mod tests {
             assert!(matches!(judge(&stand, at(moment)), Verdict::Wait(_)), "{moment}");
         }
         assert_eq!(judge(&not(Reason::Creating), at(10_000)), Verdict::Write, "restless for ten seconds");
-        reports.written(&uid);
+        reports.written(&uid, at(10_000));
         let verdict = reports.judge(&uid, None, &old, &new, &not(Reason::HostOff), at(10_100));
         assert_eq!(verdict, Verdict::Wait(at(11_100)), "once in ten seconds, not from then on at every turn");
     }
@@ -216,14 +229,33 @@ mod tests {
             reports.judge(&uid, Some(version), &old, &new, &Stand::Ready, now)
         };
         assert_eq!(judge(&mut reports, "7", at(0)), Verdict::Write);
-        assert!(reports.failed(&uid, Some("7".into()), at(0)));
+        assert!(reports.failed(&uid, Some("7".into()), true, at(0)));
         assert_eq!(judge(&mut reports, "7", at(0)), Verdict::Wait(at(1)));
         assert_eq!(judge(&mut reports, "8", at(0)), Verdict::Write);
         let mut now = 1;
         for wait in [2, 4, 8, 16, 32, 60, 60] {
-            assert!(!reports.failed(&uid, Some("7".into()), at(now)));
+            assert!(!reports.failed(&uid, Some("7".into()), true, at(now)));
             assert_eq!(judge(&mut reports, "7", at(now)), Verdict::Wait(at(now + wait)));
             now += wait;
         }
+    }
+
+    #[test]
+    fn a_status_that_is_written_ends_the_waits_of_those_that_had_no_answer() {
+        let (mut reports, start) = (Reports::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (old, new) = (VirtnetDeviceStatus::default(), status(1, Some("virtio-pci")));
+        let [unanswered, refused, written] = ["unanswered", "refused", "written"].map(Uid::from);
+        let judge =
+            |reports: &mut Reports, uid, now| reports.judge(uid, Some("7"), &old, &new, &Stand::Ready, now);
+        for uid in [&unanswered, &refused, &written] {
+            assert_eq!(judge(&mut reports, uid, at(0)), Verdict::Write);
+        }
+        reports.failed(&unanswered, Some("7".into()), true, at(0));
+        reports.failed(&refused, Some("7".into()), false, at(0));
+        assert!(reports.written(&written, at(0)));
+        assert_eq!(judge(&mut reports, &unanswered, at(0)), Verdict::Write);
+        assert_eq!(judge(&mut reports, &refused, at(0)), Verdict::Wait(at(1)));
+        assert!(!reports.written(&written, at(0)), "nothing waits for the API");
     }
 }
