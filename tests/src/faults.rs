@@ -148,6 +148,11 @@ impl Faults {
         self.state().trace.clone()
     }
 
+    /// How often the agent died.
+    pub fn deaths(&self) -> usize {
+        self.state().trace.iter().filter(|line| line.contains("the agent dies")).count()
+    }
+
     /// How many effects there were.
     pub fn effects(&self) -> u64 {
         self.state().effects

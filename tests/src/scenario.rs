@@ -40,9 +40,11 @@ pub struct Outcome {
     pub devices: (usize, usize),
     /// How often the agent was killed.
     pub deaths: usize,
+    /// What did not hold.
+    pub failure: Option<String>,
 }
 
-/// Runs a seed on a thread of its own clock. An error says what did not hold.
+/// Runs a seed on a thread of its own clock. An error: it could not begin.
 pub fn run(seed: u64) -> anyhow::Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
     runtime.block_on(play(seed)).with_context(|| format!("seed {seed}"))
@@ -61,11 +63,20 @@ async fn play(seed: u64) -> anyhow::Result<Outcome> {
     let oracle = Oracle::default();
     let room = Room { slots: 8, sfs: total, vfs: 6 + 5 };
     let mut story = Story { rng, world: &world, foreign: Foreign::default(), made: 0, oracle, room };
-    tokio::select! {
+    let result = tokio::select! {
         biased;
         () = world.agents(rest) => bail!("the agent ended by itself"),
         result = story.tell() => result,
-    }
+    };
+    let mut devices = world.list().await?;
+    devices.retain(is_here);
+    let ready = devices.iter().filter(|device| reason(device).is_none()).count();
+    Ok(Outcome {
+        trace: world.faults.trace(),
+        devices: (devices.len(), ready),
+        deaths: world.faults.deaths(),
+        failure: result.err().map(|error| format!("seed {seed}: {error:#}")),
+    })
 }
 
 /// What is not the agent's and must be at the end as it was at the beginning.
@@ -85,7 +96,7 @@ struct Story<'a> {
 }
 
 impl Story<'_> {
-    async fn tell(&mut self) -> anyhow::Result<Outcome> {
+    async fn tell(&mut self) -> anyhow::Result<()> {
         self.place_foreign().await?;
         let num_vfs = self.rng.random_range(4..=6);
         self.world
@@ -117,16 +128,7 @@ impl Story<'_> {
         self.calm().await?;
         self.check_rest().await?;
         self.check_silence().await?;
-        self.check_end().await?;
-        let mut devices = self.world.list().await?;
-        devices.retain(is_here);
-        let ready = devices.iter().filter(|device| reason(device).is_none()).count();
-        let (trace, deaths) = (self.world.faults.trace(), self.deaths());
-        Ok(Outcome { trace, devices: (devices.len(), ready), deaths })
-    }
-
-    fn deaths(&self) -> usize {
-        self.world.faults.trace().iter().filter(|line| line.contains("the agent dies")).count()
+        self.check_end().await
     }
 
     fn note(&self, what: impl std::fmt::Display) {
@@ -431,7 +433,7 @@ impl Story<'_> {
             .filter_map(|device| device.status.as_ref()?.function.as_ref())
             .map(|function| (function.vuid.clone(), function.mac.clone()))
             .collect();
-        let deaths = self.deaths() > 0;
+        let deaths = self.world.faults.deaths() > 0;
         let left = |function: &&Function| {
             function.kind == FunctionKind::HotPlug
                 && Some(function.mac) != self.foreign.mac
