@@ -88,6 +88,14 @@ impl Devices {
         self.departed.contains_key(uid)
     }
 
+    /// Our finalizer is off the object. Where it was the last one the object is gone with it, and the answer bears no later
+    /// version than the one that was known; so it is not left to the watch to tell.
+    pub(crate) fn released(&mut self, uid: &Uid) {
+        if let Some(device) = self.present.parsed.get_mut(uid) {
+            device.finalizer = false;
+        }
+    }
+
     /// Nothing of the departed device is left here.
     pub(crate) fn forget_departed(&mut self, uid: &Uid) {
         self.departed.remove(uid);

@@ -321,6 +321,8 @@ impl Reconciler {
         // The finalizer is the other agent's now; that it may go says that nothing is left here.
         for device in gone.iter().filter_map(Step::device) {
             self.devices.forget_departed(&device.uid);
+            // This plan still gave it what another may be waiting for.
+            self.dirty = true;
         }
         self.start(steps, now);
         let ready = devices.values().filter(|assessment| assessment.overall().is_ready()).count();
@@ -400,6 +402,9 @@ impl Reconciler {
                 }
                 if let Some(object) = object {
                     self.devices.written(object);
+                }
+                if let (Step::Release { .. }, Some(uid)) = (&step, &uid) {
+                    self.devices.released(uid);
                 }
             }
             Err(error) => {

@@ -242,6 +242,42 @@ async fn a_mac_that_a_device_gives_up_is_had_by_the_one_that_waits_for_it() {
     agent.abort();
 }
 
+/// Two devices that declare one static PF, of which the first has it; and a watch that lags behind what is done.
+async fn two_for_one_function() -> (World, tokio::task::JoinHandle<()>) {
+    let world = World::new(1, SimConfig::default(), Faults::new(1, 1, Vec::new())).await.unwrap();
+    let agent = tokio::spawn(world.agent());
+    for name in ["first", "second"] {
+        world.create(name, json!({"dpu": DPU, "function": {"static": {"pf": 0}}})).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    let waiting = world.until_ready(Duration::from_secs(10)).await.unwrap();
+    assert!(matches!(&waiting[..], [line] if line.starts_with("second: FunctionClaimed")), "{waiting:?}");
+    (world, agent)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finalizer_is_taken_off_once_however_late_the_watch_tells_of_it() {
+    let (world, agent) = two_for_one_function().await;
+    let before = world.faults.trace().len();
+    world.devices().delete("first", &Default::default()).await.unwrap();
+    assert_eq!(world.until_ready(Duration::from_secs(30)).await.unwrap(), Vec::<String>::new());
+    let trace = world.faults.trace().split_off(before);
+    let patches = trace.iter().filter(|line| line.ends_with("/virtnetdevices/first"));
+    assert_eq!(patches.count(), 1, "{trace:#?}");
+    agent.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_device_had_goes_to_the_one_that_waits_also_when_its_finalizer_was_taken_off_by_force() {
+    let (world, agent) = two_for_one_function().await;
+    // The agent hears of the end before it could release the object itself.
+    world.devices().delete("first", &Default::default()).await.unwrap();
+    let force = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    world.devices().patch("first", &Default::default(), &force).await.unwrap();
+    assert_eq!(world.until_ready(Duration::from_secs(30)).await.unwrap(), Vec::<String>::new());
+    agent.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_restart_with_everything_ready_changes_nothing_anywhere() {
     let (world, agent) = small_world().await;
