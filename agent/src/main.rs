@@ -119,7 +119,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Run { dpu, http, lease_namespace } => {
             let stopped = stopped()?;
             let client = client(&dpu).await?;
-            let parts = parts(&dpu)?;
+            let (_sim, parts) = parts(&dpu)?;
             let (clock, metrics) = (Clock::system(), Metrics::default());
             let serving = http::serve(http, metrics.clone(), clock.clone());
             let config = virtnet_agent::Config { dpu: dpu.dpu, lease_namespace };
@@ -131,7 +131,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
             }
         }
         Command::Plan { dpu, output } => {
-            let preview = preview::make(client(&dpu).await?, &parts(&dpu)?, &dpu.dpu).await?;
+            let client = client(&dpu).await?;
+            let (_sim, parts) = parts(&dpu)?;
+            let preview = preview::make(client, &parts, &dpu.dpu).await?;
             preview.print(output)
         }
     }
@@ -151,19 +153,21 @@ async fn client(arguments: &DpuArguments) -> anyhow::Result<Client> {
     Client::try_from(config).context("making a client of the API")
 }
 
-/// The hands. The three kinds have one value each so far, so naming them is all there is to choose.
-fn parts(arguments: &DpuArguments) -> anyhow::Result<Parts> {
+/// The hands, and the simulation that they reach, which stands for as long as it is held. The three kinds have one value each
+/// so far, so naming them is all there is to choose.
+fn parts(arguments: &DpuArguments) -> anyhow::Result<(Sim, Parts)> {
     let (PartKind::Sim, PartKind::Sim, PartKind::Sim) =
         (arguments.controller, arguments.switch, arguments.links);
     let firmware = FirmwareConfig::guide_with(&arguments.sim_firmware).context("reading --sim-firmware")?;
     let sim = Sim::new(SimConfig { firmware, ..SimConfig::default() });
-    Ok(Parts {
+    let parts = Parts {
         controller: sim.controller(),
         switch: sim.switch(),
         links: sim.links(),
         firmware: sim.firmware(),
         host: sim.host(),
-    })
+    };
+    Ok((sim, parts))
 }
 
 /// Ends when the process is asked to stop; it is listened from this call on.
