@@ -1,12 +1,15 @@
 //! What the tests that cross crates share: [`faults`] and [`api_faults`] that strike at a seed's command, and the [`world`]
 //! of an API, an agent and a simulated DPU on one thread; and a real [`control_plane`] of
-//! Kubernetes, to which [`differential`] holds the embedded API.
+//! Kubernetes, to which [`differential`] holds the embedded API, its [`kubectl`], and the project's
+//! [`manifests`] on it.
 
 pub mod api_faults;
 pub mod control_plane;
 pub mod differential;
 pub mod faults;
 mod identities;
+pub mod kubectl;
+pub mod manifests;
 pub mod oracle;
 pub mod scenario;
 pub mod world;

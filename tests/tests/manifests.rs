@@ -1,0 +1,213 @@
+//! The manifests, put to a real kube-apiserver by kubectl, and the arguments in them, put to the agent.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::time::timeout;
+use virtnet_crds::API_VERSION;
+use virtnet_tests::control_plane::ControlPlane;
+use virtnet_tests::kubectl::Kubectl;
+use virtnet_tests::manifests::{self, OVERLAYS, only, overlay};
+
+/// Far longer than any of it takes, on a machine that is busy too.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A kubectl that asks no server.
+fn offline(folder: &TempDir) -> Kubectl {
+    Kubectl::new(folder.path().join("no.kubeconfig"))
+}
+
+#[tokio::test]
+async fn overlays_apply_without_a_warning_and_their_pods_are_admitted() {
+    // A control plane of its own, since the overlays differ in what they say of the namespace.
+    let plane = ControlPlane::start().await.unwrap();
+    let kubectl = manifests::install(&plane).await.unwrap();
+    let again = kubectl.run(&["apply", "-k", &overlay("external")]).unwrap().ok().unwrap();
+    let changed: Vec<_> = again.lines().filter(|line| !line.ends_with(" unchanged")).collect();
+    assert!(again.lines().count() > 10 && changed.is_empty(), "changed by applying again: {changed:#?}");
+
+    for name in OVERLAYS {
+        let objects = manifests::objects(&kubectl, name).unwrap();
+        let namespace = only(&objects, "Namespace").unwrap();
+        // In a dry run the namespace stays as it is, and with it what it warns of.
+        kubectl.run_with(&["apply", "-f", "-"], &namespace.to_string()).unwrap().ok().unwrap();
+        kubectl.run(&["apply", "-k", &overlay(name), "--dry-run=server"]).unwrap().ok().unwrap();
+        if let Ok(daemon_set) = only(&objects, "DaemonSet") {
+            let pod = manifests::pod(daemon_set, name, None).to_string();
+            kubectl.run_with(&["create", "-f", "-"], &pod).unwrap().ok().unwrap();
+            kubectl.run_with(&["delete", "-f", "-"], &pod).unwrap().ok().unwrap();
+        }
+    }
+    let applied = kubectl.run(&["apply", "-k", &overlay("simulated")]).unwrap().ok().unwrap();
+    assert!(applied.contains("daemonset.apps/virtnet-agent created"), "{applied}");
+    let again = kubectl.run(&["apply", "-k", &overlay("simulated")]).unwrap().ok().unwrap();
+    assert!(again.lines().all(|line| line.ends_with(" unchanged")), "{again}");
+
+    // The namespace is strict again, which shows that it does refuse.
+    let objects = manifests::objects(&kubectl, "bluefield").unwrap();
+    let pod = manifests::pod(only(&objects, "DaemonSet").unwrap(), "too-free", None).to_string();
+    let refused = kubectl.run_with(&["create", "-f", "-"], &pod).unwrap();
+    assert_eq!(refused.code, Some(1), "{refused:#?}");
+    assert!(refused.stderr.contains("violates PodSecurity \"restricted:latest\""), "{refused:#?}");
+}
+
+#[tokio::test]
+async fn every_sample_is_taken_and_stored() {
+    let plane = ControlPlane::shared().await.unwrap();
+    let kubectl = manifests::install(&plane).await.unwrap();
+    let mut samples: Vec<_> =
+        manifests::path("samples").read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    samples.sort();
+    assert!(samples.len() >= 7, "{samples:?}");
+    for sample in samples {
+        let file = sample.to_str().unwrap();
+        let applied = kubectl.run(&["apply", "-f", file]).unwrap().ok().unwrap();
+        let stored = kubectl.run(&["get", "-f", file, "-o", "name"]).unwrap().ok().unwrap();
+        let names: Vec<_> = applied.lines().map(|line| line.trim_end_matches(" created")).collect();
+        assert!(!names.is_empty() && names == stored.lines().collect::<Vec<_>>(), "{applied}{stored}");
+        kubectl.run(&["delete", "-f", file]).unwrap().ok().unwrap();
+    }
+}
+
+#[test]
+fn no_rule_has_a_wildcard() {
+    let folder = TempDir::new().unwrap();
+    let mut kinds = BTreeSet::new();
+    for name in OVERLAYS {
+        for object in manifests::objects(&offline(&folder), name).unwrap() {
+            let rules = match object["kind"].as_str().unwrap() {
+                "ClusterRole" | "Role" => &object["rules"],
+                "ValidatingAdmissionPolicy" => &object["spec"]["matchConstraints"]["resourceRules"],
+                _ => continue,
+            };
+            for rule in rules.as_array().unwrap() {
+                assert!(!rule.to_string().contains('*'), "{name}: {}: {rule}", object["metadata"]["name"]);
+            }
+            kinds.insert(object["kind"].to_string());
+        }
+    }
+    assert_eq!(kinds.len(), 3, "{kinds:?}");
+}
+
+#[test]
+fn the_image_has_the_version_of_the_agent() {
+    let folder = TempDir::new().unwrap();
+    let objects = manifests::objects(&offline(&folder), "simulated").unwrap();
+    let image = &container(only(&objects, "DaemonSet").unwrap())["image"];
+    assert_eq!(*image, format!("virtnet-agent:{}", env!("CARGO_PKG_VERSION")));
+}
+
+fn container(daemon_set: &Value) -> &Value {
+    &daemon_set["spec"]["template"]["spec"]["containers"][0]
+}
+
+fn arguments(overlay: &str) -> Vec<String> {
+    let folder = TempDir::new().unwrap();
+    let objects = manifests::objects(&offline(&folder), overlay).unwrap();
+    let arguments = &container(only(&objects, "DaemonSet").unwrap())["args"];
+    serde_json::from_value(arguments.clone()).unwrap()
+}
+
+/// The agent's program, which cargo puts beside the folder of the tests.
+fn agent() -> PathBuf {
+    let agent = std::env::current_exe().unwrap().parent().unwrap().with_file_name("virtnet-agent");
+    assert!(agent.exists(), "{} is not built; run: cargo build -p virtnet-agent", agent.display());
+    agent
+}
+
+/// Runs the agent where there is no kubeconfig, and so to its end: its exit code, 2 where it doesn't know an argument, and
+/// its last words.
+async fn run(arguments: &[String], home: &Path) -> (Option<i32>, String) {
+    let output = Command::new(agent())
+        .args(arguments)
+        .env_clear()
+        .env("VIRTNET_DPU", "bf3-a")
+        .env("KUBECONFIG", home.join("no.kubeconfig"))
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = timeout(LIMIT, output).await.expect("the agent goes on without a kubeconfig").unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[tokio::test]
+async fn the_agent_of_the_simulated_overlay_makes_a_device_ready() {
+    let plane = ControlPlane::shared().await.unwrap();
+    let kubectl = manifests::install(&plane).await.unwrap();
+    let kubeconfig = plane.kubeconfig_of("virtnet:agent:bf3-s", "virtnet:agents").unwrap();
+    let mut arguments = arguments("simulated");
+    for argument in arguments.iter_mut().filter(|argument| argument.starts_with("--http=")) {
+        *argument = "--http=127.0.0.1:0".to_owned();
+    }
+    let _agent = Command::new(agent())
+        .args(arguments)
+        .env_clear()
+        .env("VIRTNET_DPU", "bf3-s")
+        .env("KUBECONFIG", kubeconfig)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let device = json!({
+        "apiVersion": API_VERSION, "kind": "VirtnetDevice", "metadata": {"name": "simulated"},
+        "spec": {"dpu": "bf3-s", "function": {"hotplug": {}}, "port": {"bridge": "ovsbr1"}},
+    });
+    kubectl.run_with(&["create", "-f", "-"], &device.to_string()).unwrap().ok().unwrap();
+    for wait in [
+        "virtnetdevice/simulated --for=condition=Ready",
+        "dpu/bf3-s --for=create",
+        "dpu/bf3-s --for=condition=Ready",
+    ] {
+        let words: Vec<_> = ["wait", "--timeout=60s"].into_iter().chain(wait.split(' ')).collect();
+        kubectl.run(&words).unwrap().ok().unwrap();
+    }
+    // It ends only where the agent lives and has removed all.
+    kubectl.run(&["delete", "virtnetdevice", "simulated", "--timeout=60s"]).unwrap().ok().unwrap();
+}
+
+#[tokio::test]
+async fn the_agent_takes_the_arguments_of_the_simulated_overlay() {
+    let home = TempDir::new().unwrap();
+    let (code, words) = run(&arguments("simulated"), home.path()).await;
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains("finding the API: "), "{words}");
+}
+
+#[tokio::test]
+async fn the_agent_takes_the_arguments_of_the_systemd_unit() {
+    let home = TempDir::new().unwrap();
+    let unit = std::fs::read_to_string(manifests::path("systemd/virtnet-agent.service")).unwrap();
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let start = start.replace("${CREDENTIALS_DIRECTORY}", home.path().to_str().unwrap());
+    let mut words = start.split_whitespace().map(str::to_owned);
+    assert_eq!(words.next().unwrap(), "/usr/local/bin/virtnet-agent");
+    let (code, words) = run(&words.collect::<Vec<_>>(), home.path()).await;
+    assert_eq!(code, Some(1), "{words}");
+    let sought = format!("reading the kubeconfig {}/kubeconfig", home.path().display());
+    assert!(words.contains(&sought), "{words}");
+}
+
+#[tokio::test]
+async fn the_agent_still_refuses_each_hand_of_the_bluefield_overlay() {
+    let home = TempDir::new().unwrap();
+    let all = arguments("bluefield");
+    for hand in ["--controller", "--switch", "--links"] {
+        let value = all.iter().find(|argument| argument.starts_with(&format!("{hand}="))).unwrap();
+        let mut arguments = arguments("simulated");
+        arguments.retain(|argument| !argument.starts_with(&format!("{hand}=")));
+        arguments.push(value.clone());
+        let (code, words) = run(&arguments, home.path()).await;
+        assert!(
+            code == Some(2) && words.contains("invalid value"),
+            "the agent takes {value}: change what manifests/overlays/bluefield and docs/install.md say of it\n{words}"
+        );
+    }
+}
