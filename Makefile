@@ -6,8 +6,9 @@ CARGO ?= cargo
 # Warnings are errors here and nowhere else, so that an editor's build is not stopped by one.
 DENY := -D warnings
 SEEDS ?= 20000
+DPUS ?= 2
 
-.PHONY: help test check control-plane fmt lint docs unit generate soak deny
+.PHONY: help test check control-plane cluster fmt lint docs unit generate soak deny
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,6 +20,10 @@ check: ## are the tools here that the tests need?
 
 control-plane: ## etcd and kube-apiserver for the tests, built once from their Go modules
 	@tests/control-plane/build.sh >/dev/null
+
+cluster: check control-plane ## Kubernetes on loopback with DPUS (2) simulated DPUs, until Ctrl-C
+	$(CARGO) build -q --locked -p virtnet-agent --bins
+	@$(CARGO) run -q --locked -p virtnet-tests --bin cluster -- --dpus $(DPUS)
 
 fmt: ## is the tree formatted?
 	$(CARGO) fmt --all --check

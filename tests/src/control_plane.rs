@@ -4,11 +4,10 @@
 //! `control-plane/build.sh` beside this provides the programs. Certificates are made at each start and all state is in a
 //! temporary folder. The programs end with the value, and should this process be killed, with it.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -23,15 +22,17 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::identities::Authority;
+use crate::programs::Programs;
 
 /// Far longer than a start takes on a machine that is busy too.
-const LIMIT: Duration = Duration::from_secs(90);
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 /// A port that was free may be taken by another before the program does; then all begins anew.
 const ATTEMPTS: usize = 3;
-/// What a cluster does of itself that our kinds need: removal of dependents, of the content of namespaces, and the
-/// accounts that pods run as.
+/// What a cluster does of itself that our kinds need: removal of dependents, of the content of namespaces, the accounts
+/// that pods run as, and the rights of roles that are put together.
 const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,serviceaccount-controller,\
-                           serviceaccount-token-controller,root-ca-certificate-publisher-controller";
+                           serviceaccount-token-controller,root-ca-certificate-publisher-controller,\
+                           clusterrole-aggregation-controller";
 
 /// A control plane that runs.
 pub struct ControlPlane {
@@ -145,6 +146,26 @@ impl ControlPlane {
         plane.programs.start("kube-controller-manager", &controllers)?;
         plane.until_it_controls().await?;
         Ok(plane)
+    }
+
+    /// Where its state and its logs are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The process of one of its programs: `etcd`, `kube-apiserver` or `kube-controller-manager`.
+    #[must_use]
+    pub fn process(&self, name: &str) -> Option<u32> {
+        self.programs.id(name)
+    }
+
+    /// Whether all of its programs run.
+    ///
+    /// # Errors
+    /// Where one has ended; the message has the ends of the logs.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        self.programs.check()
     }
 
     /// A kubeconfig of the cluster's administrator.
@@ -268,7 +289,7 @@ impl Paths {
 }
 
 /// Ports that are free at this moment, each another one.
-fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+pub(crate) fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
     let listeners: Vec<TcpListener> =
         (0..N).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
     let mut ports = [0; N];
@@ -276,77 +297,4 @@ fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
         *port = listener.local_addr()?.port();
     }
     Ok(ports)
-}
-
-/// Programs that run, each with its log in the folder.
-struct Programs {
-    folder: PathBuf,
-    running: BTreeMap<&'static str, Child>,
-    /// To the thread that starts them. The kernel ends them when that thread ends, which is when this is dropped or the
-    /// whole process is gone.
-    starter: mpsc::Sender<(Command, mpsc::Sender<std::io::Result<Child>>)>,
-}
-
-impl Programs {
-    fn new(folder: &Path) -> Self {
-        let (starter, commands) = mpsc::channel::<(Command, mpsc::Sender<_>)>();
-        std::thread::spawn(move || {
-            for (mut command, reply) in commands {
-                // Nobody waits for the answer only where the process is about to end.
-                let _ = reply.send(command.spawn());
-            }
-        });
-        Self { folder: folder.to_owned(), running: BTreeMap::new(), starter }
-    }
-
-    fn start(&mut self, name: &'static str, command: &Command) -> anyhow::Result<()> {
-        let log = std::fs::File::create(self.log(name))?;
-        let mut tied = Command::new("setpriv");
-        tied.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
-        tied.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let (reply, answer) = mpsc::channel();
-        self.starter.send((tied, reply)).context("the starter of programs is gone")?;
-        let child = answer.recv()?.with_context(|| format!("starting {name}"))?;
-        self.running.insert(name, child);
-        Ok(())
-    }
-
-    fn log(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}.log"))
-    }
-
-    /// Whether all still run.
-    fn check(&mut self) -> anyhow::Result<()> {
-        let mut ended = Vec::new();
-        for (name, child) in &mut self.running {
-            if let Some(status) = child.try_wait()? {
-                ended.push(format!("{name} ended by itself: {status}"));
-            }
-        }
-        ensure!(ended.is_empty(), "{}\n{}", ended.join("\n"), self.logs());
-        Ok(())
-    }
-
-    /// The ends of the logs.
-    fn logs(&self) -> String {
-        let mut text = String::new();
-        for name in ["etcd", "kube-apiserver", "kube-controller-manager"] {
-            let log = std::fs::read_to_string(self.log(name)).unwrap_or_default();
-            let lines: Vec<_> = log.lines().collect();
-            for line in &lines[lines.len().saturating_sub(15)..] {
-                text.push_str(&format!("{name}: {line}\n"));
-            }
-        }
-        text
-    }
-}
-
-impl Drop for Programs {
-    fn drop(&mut self) {
-        // All state goes away with them, so there is nothing that they should bring to an end.
-        for child in self.running.values_mut() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
 }

@@ -15,6 +15,7 @@ use virtnet_crds::API_VERSION;
 use virtnet_tests::control_plane::ControlPlane;
 use virtnet_tests::kubectl::Kubectl;
 use virtnet_tests::manifests::{self, OVERLAYS, only, overlay};
+use virtnet_tests::programs::built;
 
 /// Far longer than any of it takes, on a machine that is busy too.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -115,17 +116,10 @@ fn arguments(overlay: &str) -> Vec<String> {
     serde_json::from_value(arguments.clone()).unwrap()
 }
 
-/// The agent's program, which cargo puts beside the folder of the tests.
-fn agent() -> PathBuf {
-    let agent = std::env::current_exe().unwrap().parent().unwrap().with_file_name("virtnet-agent");
-    assert!(agent.exists(), "{} is not built; run: cargo build -p virtnet-agent", agent.display());
-    agent
-}
-
 /// Runs the agent where there is no kubeconfig, and so to its end: its exit code, 2 where it doesn't know an argument, and
 /// its last words.
 async fn run(arguments: &[String], home: &Path) -> (Option<i32>, String) {
-    let output = Command::new(agent())
+    let output = Command::new(built("virtnet-agent").unwrap())
         .args(arguments)
         .env_clear()
         .env("VIRTNET_DPU", "bf3-a")
@@ -146,7 +140,7 @@ async fn the_agent_of_the_simulated_overlay_makes_a_device_ready() {
     for argument in arguments.iter_mut().filter(|argument| argument.starts_with("--http=")) {
         *argument = "--http=127.0.0.1:0".to_owned();
     }
-    let _agent = Command::new(agent())
+    let _agent = Command::new(built("virtnet-agent").unwrap())
         .args(arguments)
         .env_clear()
         .env("VIRTNET_DPU", "bf3-s")

@@ -1,0 +1,112 @@
+//! A cluster as people would have it: a control plane, what `manifests/overlays/external` installs, and agents of simulated
+//! DPUs, each a program of its own with the client certificate of its DPU.
+
+use std::process::{Command, ExitStatus};
+
+use anyhow::Context;
+use kube::Api;
+use kube::runtime::wait::await_condition;
+use tokio::time::timeout;
+use virtnet_crds::Dpu;
+use virtnet_crds::conditions::READY;
+
+use crate::control_plane::{ControlPlane, LIMIT, free_ports};
+use crate::kubectl::Kubectl;
+use crate::manifests;
+use crate::programs::{Programs, built};
+
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The names of the DPUs, each with an agent.
+    pub dpus: Vec<String>,
+    /// Firmware values of all of them, as `virtnet-agent --sim-firmware` takes them.
+    pub firmware: String,
+}
+
+/// A cluster that runs.
+#[derive(Debug)]
+pub struct Cluster {
+    // In the order of their end.
+    agents: Programs,
+    plane: ControlPlane,
+    config: Config,
+}
+
+impl Cluster {
+    /// Starts one, and waits until each agent has told of its DPU.
+    ///
+    /// # Errors
+    /// Where a program can't be had or does not begin to serve.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let plane = ControlPlane::start().await?;
+        let agents = Programs::new(plane.folder());
+        let mut cluster = Self { agents, plane, config };
+        manifests::install(&cluster.plane).await?;
+        for dpu in cluster.config.dpus.clone() {
+            cluster.start_agent(&dpu)?;
+        }
+        let dpus: Api<Dpu> = Api::all(cluster.plane.client().await?);
+        for dpu in &cluster.config.dpus {
+            let told = await_condition(dpus.clone(), dpu, is_ready);
+            let told = timeout(LIMIT, told).await;
+            cluster.agents.check()?;
+            told.with_context(|| {
+                format!("{dpu} is not Ready after {} s\n{}", LIMIT.as_secs(), cluster.agents.logs())
+            })??;
+        }
+        Ok(cluster)
+    }
+
+    /// The control plane.
+    #[must_use]
+    pub fn plane(&self) -> &ControlPlane {
+        &self.plane
+    }
+
+    /// kubectl of the cluster's administrator.
+    #[must_use]
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(self.plane.kubeconfig())
+    }
+
+    /// The process of a DPU's agent.
+    #[must_use]
+    pub fn agent(&self, dpu: &str) -> Option<u32> {
+        self.agents.id(dpu)
+    }
+
+    /// Starts again the agents that have ended, as systemd or a kubelet would, and tells of them.
+    ///
+    /// # Errors
+    /// Where one can't be started, or a program of the control plane has ended.
+    pub fn revive(&mut self) -> anyhow::Result<Vec<(String, ExitStatus)>> {
+        self.plane.check()?;
+        let ended = self.agents.take_ended()?;
+        for (dpu, _) in &ended {
+            self.start_agent(dpu)?;
+        }
+        Ok(ended)
+    }
+
+    fn start_agent(&mut self, dpu: &str) -> anyhow::Result<()> {
+        let kubeconfig = self.plane.kubeconfig_of(&format!("virtnet:agent:{dpu}"), "virtnet:agents")?;
+        let [port] = free_ports()?;
+        let mut agent = Command::new(built("virtnet-agent")?);
+        agent
+            .arg("run")
+            .arg(format!("--dpu={dpu}"))
+            .arg(format!("--kubeconfig={}", kubeconfig.display()))
+            .arg(format!("--http=127.0.0.1:{port}"))
+            .args(["--controller=sim", "--switch=sim", "--links=sim"])
+            .arg(format!("--sim-firmware={}", self.config.firmware));
+        self.agents.start(dpu, &agent)
+    }
+}
+
+fn is_ready(dpu: Option<&Dpu>) -> bool {
+    let status = dpu.and_then(|dpu| dpu.status.as_ref());
+    status.is_some_and(|status| {
+        status.conditions.iter().any(|condition| condition.type_ == READY && condition.status == "True")
+    })
+}

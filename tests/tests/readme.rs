@@ -1,0 +1,119 @@
+//! The README's sessions, line by line: against the embedded API, against Kubernetes, and the tour of `make cluster`.
+
+#![expect(clippy::unwrap_used, reason = "a test that can not go on panics")]
+
+use std::io::{BufRead, BufReader, Lines};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use virtnet_tests::cluster::{Cluster, Config};
+use virtnet_tests::programs::built;
+use virtnet_tests::session::{Shell, session};
+
+/// The root of the tree, where people stand who follow the README.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// Where the README keeps the state of `virtnetctl local`.
+const STATE: &str = "/tmp/virtnet";
+
+fn readme() -> String {
+    std::fs::read_to_string(format!("{ROOT}/README.md")).unwrap()
+}
+
+#[test]
+fn each_command_of_the_session_prints_what_is_shown_with_the_embedded_api() {
+    let lines = session(&readme(), "$ virtnetctl local").unwrap();
+    assert!(lines.len() > 15, "{lines:?}");
+    let place = tempfile::tempdir().unwrap();
+    let state = place.path().display().to_string();
+    let virtnetctl = built("virtnetctl").unwrap();
+    let home = [("HOME", place.path())];
+    let mut shell = Shell::start(Path::new(ROOT), &[virtnetctl.parent().unwrap()], &home).unwrap();
+    shell.follow(&lines, |text| text.replace(STATE, &state)).unwrap();
+    shell.finish().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_command_of_the_session_prints_the_same_with_kubernetes() {
+    let lines = session(&readme(), "$ virtnetctl local").unwrap();
+    // All but the first, which starts the embedded API, the second, which points kubectl there, and the last, which ends it.
+    let lines = &lines[2..lines.len() - 1];
+    let config = Config { dpus: vec!["dpu-0".into()], firmware: String::new() };
+    let cluster = Cluster::start(config).await.unwrap();
+    let (kubeconfig, home) = (cluster.plane().kubeconfig(), cluster.plane().folder());
+    let variables = [("KUBECONFIG", kubeconfig.as_path()), ("HOME", home)];
+    let mut shell = Shell::start(Path::new(ROOT), &[], &variables).unwrap();
+    shell.follow(lines, str::to_owned).unwrap();
+    shell.finish().unwrap();
+}
+
+/// A cluster as `make cluster` starts it, once it has told where it is.
+struct Running {
+    child: Child,
+    kubeconfig: PathBuf,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_cluster")).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let kubeconfig =
+            lines.find_map(|line| Some(line.unwrap().strip_prefix("export KUBECONFIG=")?.into()));
+        Self { child, kubeconfig: kubeconfig.unwrap(), lines }
+    }
+
+    /// The processes that it has started.
+    fn children(&self) -> Vec<u32> {
+        let id = self.child.id();
+        let tasks = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+        let children =
+            tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap());
+        children.flat_map(|ids| ids.split(' ').filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect()
+    }
+
+    fn signal(id: u32, signal: &str) {
+        assert!(Command::new("kill").args(["-s", signal, &id.to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended by itself where the test passes; what it started ends with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_tour_of_a_cluster_is_as_shown_and_nothing_of_it_is_left() {
+    let lines = session(&readme(), "$ kubectl get dpus").unwrap();
+    assert!(lines.len() > 5, "{lines:?}");
+    let mut cluster = Running::start();
+    let home = cluster.kubeconfig.parent().unwrap().to_owned();
+    let variables = [("KUBECONFIG", cluster.kubeconfig.as_path()), ("HOME", home.as_path())];
+    let mut shell = Shell::start(Path::new(ROOT), &[], &variables).unwrap();
+    shell.follow(&lines, str::to_owned).unwrap();
+    shell.finish().unwrap();
+
+    let children = cluster.children();
+    assert_eq!(children.len(), 5, "etcd, two servers of Kubernetes and two agents");
+    // An agent that ends is started again, with a DPU that begins anew.
+    Running::signal(*children.iter().find(|id| is_an_agent(**id)).unwrap(), "KILL");
+    assert!(cluster.lines.any(|line| line.unwrap().contains("is started again")));
+    let children = cluster.children();
+    assert_eq!(children.len(), 5);
+
+    Running::signal(cluster.child.id(), "INT");
+    assert!(cluster.child.wait().unwrap().success());
+    let left: Vec<_> = children.into_iter().filter(|id| is_running(*id)).collect();
+    assert_eq!(left, Vec::<u32>::new(), "processes");
+    assert!(!home.exists(), "{} is left", home.display());
+}
+
+fn is_running(id: u32) -> bool {
+    Path::new(&format!("/proc/{id}")).exists()
+}
+
+fn is_an_agent(id: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap().trim() == "virtnet-agent"
+}
