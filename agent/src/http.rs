@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -11,39 +12,36 @@ use axum::routing::get;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// The loop turns every ten seconds at least; one that has not for this long hangs.
-const HUNG_SECONDS: u64 = 60;
+const HUNG: Duration = Duration::from_secs(60);
 
 struct Shared {
     registry: Registry,
     metrics: Metrics,
-    clock: Clock,
 }
 
 /// Serves on `address` until dropped. Fails where the address can't be had.
-pub async fn serve(address: SocketAddr, metrics: Metrics, clock: Clock) -> std::io::Result<()> {
+pub async fn serve(address: SocketAddr, metrics: Metrics) -> std::io::Result<()> {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let app = Router::new()
         .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .route("/metrics", get(expose))
-        .with_state(Arc::new(Shared { registry, metrics, clock }));
+        .with_state(Arc::new(Shared { registry, metrics }));
     let listener = tokio::net::TcpListener::bind(address).await?;
     axum::serve(listener, app).await
 }
 
 async fn health(State(shared): State<Arc<Shared>>) -> Response {
-    let now = u64::try_from(shared.clock.now().as_second()).unwrap_or_default();
-    let turned = shared.metrics.turned.get();
-    if turned == 0 || now.saturating_sub(turned) < HUNG_SECONDS {
-        "ok".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("the loop has not turned for {} s", now - turned))
-            .into_response()
+    match shared.metrics.since_turn() {
+        Some(since) if since >= HUNG => {
+            let message = format!("the loop has not turned for {} s", since.as_secs());
+            (StatusCode::SERVICE_UNAVAILABLE, message).into_response()
+        }
+        Some(_) | None => "ok".into_response(),
     }
 }
 
@@ -65,5 +63,27 @@ async fn expose(State(shared): State<Arc<Shared>>) -> Response {
                 .into_response()
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_hangs_after_a_minute_wherever_the_time_of_day_has_jumped() {
+        for jump in [SignedDuration::ZERO, SignedDuration::from_hours(-48), SignedDuration::from_hours(24)] {
+            let shared = Arc::new(Shared { registry: Registry::default(), metrics: Metrics::default() });
+            let answer = async || health(State(Arc::clone(&shared))).await.status();
+            assert_eq!(answer().await, StatusCode::OK, "{jump}: it has yet to begin");
+            // What was the time of day when the loop turned is as far from now as the clock has jumped since.
+            shared.metrics.turn(Timestamp::now() - jump);
+            tokio::time::advance(HUNG - Duration::from_secs(1)).await;
+            assert_eq!(answer().await, StatusCode::OK, "{jump}");
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(answer().await, StatusCode::SERVICE_UNAVAILABLE, "{jump}");
+        }
     }
 }

@@ -121,7 +121,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let client = client(&dpu).await?;
             let (_sim, parts) = parts(&dpu)?;
             let (clock, metrics) = (Clock::system(), Metrics::default());
-            let serving = http::serve(http, metrics.clone(), clock.clone());
+            let serving = http::serve(http, metrics.clone());
             let config = virtnet_agent::Config { dpu: dpu.dpu, lease_namespace };
             // Nothing waits for steps under way, or for open connections: the next agent goes on from what is there.
             tokio::select! {

@@ -1,12 +1,16 @@
 //! What the agent counts, for `/metrics`.
 
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::time::Instant;
 
 /// The counters; clones share them.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +29,8 @@ pub struct Metrics {
     pub ready: Gauge<i64, std::sync::atomic::AtomicI64>,
     /// When the loop last turned, in seconds since the epoch.
     pub turned: Gauge<u64, AtomicU64>,
+    /// The same by a clock that never jumps, for who judges how long ago that was.
+    turned_at: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Labels of a step.
@@ -37,6 +43,18 @@ pub struct StepLabels {
 }
 
 impl Metrics {
+    /// The loop turned, at this time of day.
+    pub(crate) fn turn(&self, now: Timestamp) {
+        self.turned.set(u64::try_from(now.as_second()).unwrap_or_default());
+        *self.turned_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long ago the loop last turned; `None`: it has not yet.
+    pub(crate) fn since_turn(&self) -> Option<Duration> {
+        let turned_at = *self.turned_at.lock().unwrap_or_else(PoisonError::into_inner);
+        turned_at.map(|at| at.elapsed())
+    }
+
     /// Registers all of them.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("virtnet_agent");

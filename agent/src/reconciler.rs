@@ -174,10 +174,7 @@ impl Reconciler {
                 Some(finished) = self.work.next() => self.finish(finished),
                 () = sleep_until(wake) => {}
             }
-            self.around
-                .metrics
-                .turned
-                .set(u64::try_from(self.around.clock.now().as_second()).unwrap_or_default());
+            self.around.metrics.turn(self.around.clock.now());
         }
     }
 
