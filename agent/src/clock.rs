@@ -13,12 +13,17 @@ pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 impl Clock {
     /// The machine's own.
     pub fn system() -> Self {
-        Self(Arc::new(Timestamp::now))
+        Self::telling(Timestamp::now)
+    }
+
+    /// One that shows what `tell` does, which may jump.
+    pub fn telling(tell: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
     }
 
     /// One that was at `epoch` when tokio's clock was at `start`, and goes on with that, paused where it is.
     pub fn from_tokio(epoch: Timestamp, start: tokio::time::Instant) -> Self {
-        Self(Arc::new(move || epoch + start.elapsed()))
+        Self::telling(move || epoch + start.elapsed())
     }
 
     /// The time now, to the second: Kubernetes' `Time` keeps no more, and what was written compares equal when read back.
