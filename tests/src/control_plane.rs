@@ -38,6 +38,7 @@ const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,ser
 pub struct ControlPlane {
     // In the order of their end: nothing is removed under a program that runs.
     programs: Programs,
+    apiserver: Command,
     authority: Authority,
     server: String,
     folder: TempDir,
@@ -92,7 +93,8 @@ impl ControlPlane {
         let authority = Authority::new(folder.path())?;
         let [clients, peers, secure] = free_ports()?;
         let server = format!("https://127.0.0.1:{secure}");
-        let mut plane = Self { programs: Programs::new(folder.path()), authority, server, folder };
+        let (programs, apiserver) = (Programs::new(folder.path()), Command::new(&paths.apiserver));
+        let mut plane = Self { programs, apiserver, authority, server, folder };
         let file = |name: &str| plane.folder.path().join(name).display().to_string();
 
         let mut etcd = Command::new(&paths.etcd);
@@ -111,8 +113,8 @@ impl ControlPlane {
             .arg(format!("--peer-cert-file={}", file("server.crt")))
             .arg(format!("--peer-key-file={}", file("server.key")));
 
-        let mut apiserver = Command::new(&paths.apiserver);
-        apiserver
+        plane
+            .apiserver
             .arg(format!("--etcd-servers=https://127.0.0.1:{clients}"))
             .arg(format!("--etcd-cafile={}", file("ca.crt")))
             .arg(format!("--etcd-certfile={}", file("server.crt")))
@@ -141,8 +143,7 @@ impl ControlPlane {
             .args(["--leader-elect=false", "--secure-port=0"]);
 
         plane.programs.start("etcd", &etcd)?;
-        plane.programs.start("kube-apiserver", &apiserver)?;
-        plane.until_serving().await?;
+        plane.start_apiserver().await?;
         plane.programs.start("kube-controller-manager", &controllers)?;
         plane.until_it_controls().await?;
         Ok(plane)
@@ -166,6 +167,23 @@ impl ControlPlane {
     /// Where one has ended; the message has the ends of the logs.
     pub fn check(&mut self) -> anyhow::Result<()> {
         self.programs.check()
+    }
+
+    /// Kills the API server. All else runs on.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn kill_apiserver(&mut self) -> anyhow::Result<()> {
+        self.programs.kill("kube-apiserver")
+    }
+
+    /// Starts the API server that was killed, at the same address, and waits until it serves.
+    ///
+    /// # Errors
+    /// Where it does not begin to serve.
+    pub async fn start_apiserver(&mut self) -> anyhow::Result<()> {
+        self.programs.start("kube-apiserver", &self.apiserver)?;
+        self.until_serving().await
     }
 
     /// A kubeconfig of the cluster's administrator.

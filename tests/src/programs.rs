@@ -55,6 +55,16 @@ impl Programs {
         Ok(())
     }
 
+    /// Kills a program.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn kill(&mut self, name: &str) -> anyhow::Result<()> {
+        let mut child = self.running.remove(name).with_context(|| format!("{name} does not run"))?;
+        child.kill().and_then(|()| child.wait()).with_context(|| format!("killing {name}"))?;
+        Ok(())
+    }
+
     /// The process of a program that runs.
     pub fn id(&self, name: &str) -> Option<u32> {
         self.running.get(name).map(Child::id)
