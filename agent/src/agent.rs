@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::stream::{BoxStream, Stream, StreamExt, unfold};
 use kube::core::DeserializeGuard;
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -37,12 +37,30 @@ pub async fn run(config: Config, client: Client, parts: Parts, clock: Clock, met
     let (events, publisher) = events::channel(client.clone(), &dpu);
     let devices: Api<DeserializeGuard<VirtnetDevice>> = Api::all(client.clone());
     let mine = watcher::Config::default().fields(&format!("spec.dpu={dpu}")).streaming_lists();
-    let devices = watcher(devices, mine).backoff(Patience::of(&dpu)).boxed();
-    let object =
-        watcher::watch_object::<Dpu>(Api::all(client.clone()), &dpu).backoff(Patience::of(&dpu)).boxed();
+    let devices = begun_anew(move || watcher(devices.clone(), mine.clone()).boxed());
+    let devices = devices.backoff(Patience::of(&dpu)).boxed();
+    let (object, name): (Api<Dpu>, _) = (Api::all(client.clone()), dpu.clone());
+    let object = begun_anew(move || watcher::watch_object(object.clone(), &name).boxed());
+    let object = object.backoff(Patience::of(&dpu)).boxed();
     let lease = lease::keep(client.clone(), lease_namespace, dpu.clone(), clock.clone());
     let reconciler = Reconciler::new(Surroundings { dpu, client, parts, clock, events, metrics });
     futures::join!(reconciler.run(devices, object), publisher.run(), lease);
+}
+
+/// A watch that begins anew with a list where the API won't go on from the version that it was at. [`watcher`] itself does
+/// so when an event of the watch says that; where the request is refused with 410, it asks for that same version for ever.
+fn begun_anew<T: Send + 'static>(
+    begin: impl Fn() -> BoxStream<'static, Result<T, watcher::Error>> + Send,
+) -> impl Stream<Item = Result<T, watcher::Error>> + Send {
+    unfold((begin(), begin), |(mut watch, begin)| async move {
+        let item = watch.next().await?;
+        if let Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) = &item
+            && status.code == 410
+        {
+            watch = begin();
+        }
+        Some((item, (watch, begin)))
+    })
 }
 
 /// How long a cut watch waits before it is taken up again: doubling from about a second to half a minute, by a factor of
