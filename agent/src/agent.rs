@@ -10,6 +10,7 @@ use kube::{Api, Client};
 use virtnet_crds::{Dpu, VirtnetDevice};
 
 use crate::clock::Clock;
+use crate::in_time::in_time;
 use crate::metrics::Metrics;
 use crate::observe::Parts;
 use crate::reconciler::{Reconciler, Surroundings};
@@ -34,6 +35,7 @@ pub const LEASE_NAMESPACE: &str = "virtnet-system";
 /// Events, which takes them from the loop by a bounded queue.
 pub async fn run(config: Config, client: Client, parts: Parts, clock: Clock, metrics: Metrics) {
     let Config { dpu, lease_namespace } = config;
+    let client = in_time(client);
     let (events, publisher) = events::channel(client.clone(), &dpu);
     let devices: Api<DeserializeGuard<VirtnetDevice>> = Api::all(client.clone());
     let mine = watcher::Config::default().fields(&format!("spec.dpu={dpu}")).streaming_lists();

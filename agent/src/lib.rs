@@ -10,6 +10,7 @@ mod dpu_object;
 mod events;
 mod execute;
 pub mod http;
+mod in_time;
 mod key;
 mod lease;
 mod metrics;
