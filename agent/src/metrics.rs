@@ -15,6 +15,8 @@ use tokio::time::Instant;
 /// The counters; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
+    /// Events of the watch of devices: what a list had and what changed since.
+    pub watch_events: Counter,
     /// Observations of the whole DPU.
     pub observations: Counter,
     /// Steps that ended, by what they did and how they ended.
@@ -58,6 +60,7 @@ impl Metrics {
     /// Registers all of them.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("virtnet_agent");
+        registry.register("watch_events", "Events of the watch of devices", self.watch_events.clone());
         registry.register("observations", "Observations of the whole DPU", self.observations.clone());
         registry.register("steps", "Steps that ended, by kind and result", self.steps.clone());
         registry.register(

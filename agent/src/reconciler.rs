@@ -158,7 +158,10 @@ impl Reconciler {
             tokio::select! {
                 biased;
                 event = devices.next() => match event {
-                    Some(Ok(event)) => self.told(event),
+                    Some(Ok(event)) => {
+                        self.around.metrics.watch_events.inc();
+                        self.told(event);
+                    }
                     Some(Err(error)) => warn!(error = chain(&error), "the watch of VirtnetDevices was cut; it is taken up again"),
                     None => return,
                 },

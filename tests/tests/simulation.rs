@@ -3,8 +3,6 @@
 //!
 //! `VIRTNET_SEEDS=N` runs N seeds instead of 1000; `VIRTNET_SEED=S` runs one and prints its trace.
 
-#![expect(clippy::unwrap_used, reason = "a test that can not go on panics")]
-
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
