@@ -160,13 +160,7 @@ fn parts(arguments: &DpuArguments) -> anyhow::Result<(Sim, Parts)> {
         (arguments.controller, arguments.switch, arguments.links);
     let firmware = FirmwareConfig::guide_with(&arguments.sim_firmware).context("reading --sim-firmware")?;
     let sim = Sim::new(SimConfig { firmware, ..SimConfig::default() });
-    let parts = Parts {
-        controller: sim.controller(),
-        switch: sim.switch(),
-        links: sim.links(),
-        firmware: sim.firmware(),
-        host: sim.host(),
-    };
+    let parts = Parts::from(&sim);
     Ok((sim, parts))
 }
 

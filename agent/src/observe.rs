@@ -8,6 +8,7 @@ use virtnet_model::{
     Controller, ControllerState, EswitchPort, Firmware, FirmwareState, Host, HostState, IfName, Link, Links,
     PartError, Switch, SwitchState,
 };
+use virtnet_sim::Sim;
 
 use crate::words::chain;
 
@@ -24,6 +25,19 @@ pub struct Parts {
     pub firmware: Arc<dyn Firmware>,
     /// The host.
     pub host: Arc<dyn Host>,
+}
+
+/// All hands on a simulated DPU.
+impl From<&Sim> for Parts {
+    fn from(sim: &Sim) -> Self {
+        Self {
+            controller: sim.controller(),
+            switch: sim.switch(),
+            links: sim.links(),
+            firmware: sim.firmware(),
+            host: sim.host(),
+        }
+    }
 }
 
 /// Each part's state, or why it could not be read.

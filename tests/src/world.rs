@@ -63,7 +63,7 @@ impl World {
     pub fn agent(&self) -> impl Future<Output = ()> + Send + use<> {
         let config = Config { dpu: DPU.into(), lease_namespace: LEASES.into() };
         let client = Client::new(FaultyApi::new(self.api.service(), self.faults.clone()), "default");
-        let parts = self.faults.over(&parts(&self.sim));
+        let parts = self.faults.over(&Parts::from(&self.sim));
         virtnet_agent::run(
             config,
             client,
@@ -132,17 +132,6 @@ impl World {
 fn kinds() -> Vec<CustomResourceDefinition> {
     static KINDS: OnceLock<Vec<CustomResourceDefinition>> = OnceLock::new();
     KINDS.get_or_init(virtnet_crds::crd::all).clone()
-}
-
-/// The hands on a simulated DPU.
-pub fn parts(sim: &Sim) -> Parts {
-    Parts {
-        controller: sim.controller(),
-        switch: sim.switch(),
-        links: sim.links(),
-        firmware: sim.firmware(),
-        host: sim.host(),
-    }
 }
 
 /// Name, reason and message of a device that is not Ready for its present generation.

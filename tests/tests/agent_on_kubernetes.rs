@@ -11,11 +11,11 @@ use kube::runtime::wait::{Condition, await_condition, conditions};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use virtnet_agent::{Clock, Config, Metrics};
+use virtnet_agent::{Clock, Config, Metrics, Parts};
 use virtnet_crds::{Dpu, VirtnetDevice};
 use virtnet_sim::{Sim, SimConfig};
 use virtnet_tests::control_plane::ControlPlane;
-use virtnet_tests::world::{parts, reason};
+use virtnet_tests::world::reason;
 
 const DPU: &str = "bf3-real";
 const DEVICES: usize = 12;
@@ -53,7 +53,8 @@ async fn devices_become_ready_follow_their_spec_rest_and_go() {
     let client: Client = plane.client().await.unwrap();
     let sim = Sim::new(SimConfig::default());
     let config = Config { dpu: DPU.into(), lease_namespace: "kube-system".into() };
-    let agent = virtnet_agent::run(config, client.clone(), parts(&sim), Clock::system(), Metrics::default());
+    let agent =
+        virtnet_agent::run(config, client.clone(), Parts::from(&sim), Clock::system(), Metrics::default());
     let user = use_it(client, &sim);
     tokio::select! {
         () = agent => panic!("the agent ended"),

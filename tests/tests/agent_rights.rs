@@ -16,13 +16,13 @@ use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
-use virtnet_agent::{Clock, Config, LEASE_NAMESPACE, Metrics};
+use virtnet_agent::{Clock, Config, LEASE_NAMESPACE, Metrics, Parts};
 use virtnet_crds::{API_VERSION, Dpu, VirtnetDevice};
 use virtnet_sim::{Sim, SimConfig};
 use virtnet_tests::control_plane::{ControlPlane, client_of};
 use virtnet_tests::kubectl::Kubectl;
 use virtnet_tests::manifests;
-use virtnet_tests::world::{parts, reason};
+use virtnet_tests::world::reason;
 
 /// Far longer than any of it takes, on a machine that is busy too.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -451,7 +451,7 @@ async fn lives_by_its_rights(admin: Client, agent: Client, dpu: &str) {
     until_in_force(&agent).await;
     let sim = Sim::new(SimConfig::default());
     let config = Config { dpu: dpu.into(), lease_namespace: LEASE_NAMESPACE.into() };
-    let agent = virtnet_agent::run(config, agent, parts(&sim), Clock::system(), Metrics::default());
+    let agent = virtnet_agent::run(config, agent, Parts::from(&sim), Clock::system(), Metrics::default());
     tokio::select! {
         () = agent => panic!("the agent ended"),
         () = use_it(admin, dpu) => {}

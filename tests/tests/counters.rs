@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use virtnet_agent::{Clock, Metrics};
+use virtnet_agent::{Clock, Metrics, Parts};
 use virtnet_crds::{Dpu, VirtnetDevice};
 use virtnet_sim::{Sim, SimConfig};
 use virtnet_tests::api_counters::{Counters, processor_seconds};
 use virtnet_tests::cluster::{Cluster, Config};
 use virtnet_tests::control_plane::ControlPlane;
-use virtnet_tests::world::{not_ready, parts, reason};
+use virtnet_tests::world::{not_ready, reason};
 
 /// Far longer than any of it takes, on a machine that is busy too.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -190,7 +190,7 @@ impl Fleet {
             metrics.push(counted.clone());
             let client = client.clone();
             agents.spawn(async move {
-                virtnet_agent::run(config, client, parts(&sim), Clock::system(), counted).await;
+                virtnet_agent::run(config, client, Parts::from(&sim), Clock::system(), counted).await;
             });
         }
         Self { metrics, _agents: agents }

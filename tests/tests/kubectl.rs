@@ -10,13 +10,12 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
-use virtnet_agent::{Clock, Metrics};
+use virtnet_agent::{Clock, Metrics, Parts};
 use virtnet_embedded_api::{self as embedded, Listen, MemoryDisk, Server};
 use virtnet_sim::{Sim, SimConfig};
 use virtnet_tests::control_plane::ControlPlane;
 use virtnet_tests::kubectl::Kubectl;
 use virtnet_tests::manifests;
-use virtnet_tests::world::parts;
 
 /// Far longer than any of it takes, on a machine that is busy too.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -61,7 +60,7 @@ async fn a_watch_shows_a_device_becoming_ready_and_going() {
     let sim = Sim::new(SimConfig::default());
     let config = virtnet_agent::Config { dpu: DPU.into(), lease_namespace: "virtnet-system".into() };
     let client = plane.client().await.unwrap();
-    let agent = virtnet_agent::run(config, client, parts(&sim), Clock::system(), Metrics::default());
+    let agent = virtnet_agent::run(config, client, Parts::from(&sim), Clock::system(), Metrics::default());
     let agent = tokio::spawn(agent);
 
     let selector = format!("--field-selector=spec.dpu={DPU}");

@@ -60,8 +60,13 @@ impl Machine {
         let sim = Sim::new(sim);
         let config =
             virtnet_agent::Config { dpu: dpu.to_owned(), lease_namespace: LEASE_NAMESPACE.to_owned() };
-        let agent =
-            virtnet_agent::run(config, client.clone(), parts(&sim), Clock::system(), Metrics::default());
+        let agent = virtnet_agent::run(
+            config,
+            client.clone(),
+            Parts::from(&sim),
+            Clock::system(),
+            Metrics::default(),
+        );
         let kubeconfig = server.kubeconfig_path().map(Path::to_owned);
         Ok(Self { client, sim, kubeconfig, api, server, agent: tokio::spawn(agent) })
     }
@@ -83,17 +88,6 @@ impl Machine {
         // Watches that others hold open end here at the latest.
         let _ = tokio::time::timeout(FAREWELL, self.server.shutdown()).await;
         self.api.close().await;
-    }
-}
-
-/// The hands of an agent on a simulated DPU.
-fn parts(sim: &Sim) -> Parts {
-    Parts {
-        controller: sim.controller(),
-        switch: sim.switch(),
-        links: sim.links(),
-        firmware: sim.firmware(),
-        host: sim.host(),
     }
 }
 

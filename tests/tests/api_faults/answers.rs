@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::json;
-use virtnet_agent::{Clock, Config, Metrics};
+use virtnet_agent::{Clock, Config, Metrics, Parts};
 use virtnet_sim::SimConfig;
 use virtnet_tests::control_plane::ControlPlane;
 use virtnet_tests::faults::Faults;
 use virtnet_tests::faulty_way::{Fault, FaultyWay};
-use virtnet_tests::world::{DPU, LEASES, World, parts};
+use virtnet_tests::world::{DPU, LEASES, World};
 
 use crate::rig::Rig;
 
@@ -46,8 +46,13 @@ async fn writes_that_are_never_answered_hold_up_neither_themselves_nor_others() 
     let world = World::new(1, SimConfig::default(), Faults::new(1, 0, Vec::new())).await.unwrap();
     let way = FaultyWay::new(world.client.clone());
     let config = Config { dpu: DPU.into(), lease_namespace: LEASES.into() };
-    let agent =
-        virtnet_agent::run(config, way.client(), parts(&world.sim), Clock::system(), Metrics::default());
+    let agent = virtnet_agent::run(
+        config,
+        way.client(),
+        Parts::from(&world.sim),
+        Clock::system(),
+        Metrics::default(),
+    );
     let agent = tokio::spawn(agent);
     for index in 1..=16 {
         let spec =

@@ -11,10 +11,10 @@ use kube::Api;
 use kube::ResourceExt;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
-use virtnet_agent::{Clock, Config, Metrics};
+use virtnet_agent::{Clock, Config, Metrics, Parts};
 use virtnet_sim::SimConfig;
 use virtnet_tests::faults::Faults;
-use virtnet_tests::world::{DPU, LEASES, World, parts};
+use virtnet_tests::world::{DPU, LEASES, World};
 
 const DAY: i64 = 24 * 60 * 60;
 const DEVICES: usize = 12;
@@ -50,7 +50,7 @@ async fn a_clock_that_jumps_is_seen_in_the_lease_alone() {
     let jumped = Arc::clone(&jump);
     let now = move || epoch + start.elapsed() + SignedDuration::from_secs(jumped.load(Ordering::Relaxed));
     let config = Config { dpu: DPU.into(), lease_namespace: LEASES.into() };
-    let (clock, hands) = (Clock::telling(now.clone()), parts(&world.sim));
+    let (clock, hands) = (Clock::telling(now.clone()), Parts::from(&world.sim));
     let agent =
         tokio::spawn(virtnet_agent::run(config, world.client.clone(), hands, clock, Metrics::default()));
     for index in 0..DEVICES {

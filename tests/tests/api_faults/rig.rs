@@ -10,13 +10,13 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-use virtnet_agent::{Clock, Config, Metrics};
+use virtnet_agent::{Clock, Config, Metrics, Parts};
 use virtnet_crds::{Dpu, VirtnetDevice};
 use virtnet_model::FunctionKind;
 use virtnet_sim::{Effect, Sim, SimConfig};
 use virtnet_tests::control_plane::ControlPlane;
 use virtnet_tests::faulty_way::{FaultyWay, Passed};
-use virtnet_tests::world::{not_ready, parts};
+use virtnet_tests::world::not_ready;
 
 /// Far longer than any of it takes, on a machine that is busy too.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -73,7 +73,7 @@ impl Rig {
         let sim = Sim::new(SimConfig::default());
         let config = Config { dpu: dpu.into(), lease_namespace: "kube-system".into() };
         let agent =
-            virtnet_agent::run(config, way.client(), parts(&sim), Clock::system(), Metrics::default());
+            virtnet_agent::run(config, way.client(), Parts::from(&sim), Clock::system(), Metrics::default());
         // It ends with the test's runtime.
         tokio::spawn(agent);
         let declared = BTreeMap::new();
