@@ -7,7 +7,7 @@ use virtnet_crds::{
     FunctionStatus, FunctionType, HostStatus, Pending, PortStatus, Reason, RepresentorStatus,
     VirtnetDeviceStatus,
 };
-use virtnet_model::{Feature, Function, FunctionKind, Port, SubFunction};
+use virtnet_model::{Feature, Function, FunctionKind, Port, SubFunction, VlanId};
 
 use crate::plan::{Assessment, Stand};
 
@@ -105,7 +105,9 @@ fn representor_status(sf: &SubFunction) -> RepresentorStatus {
 }
 
 fn port_status(port: &Port) -> PortStatus {
-    PortStatus { bridge: port.bridge.to_string(), tag: port.tag.map(virtnet_model::VlanId::get) }
+    // What is no VLAN id was set by someone else, and is about to be set back.
+    let tag = port.tag.filter(|tag| VlanId::try_from(u32::from(*tag)).is_ok());
+    PortStatus { bridge: port.bridge.to_string(), tag }
 }
 
 fn host_status(function: &Function) -> HostStatus {

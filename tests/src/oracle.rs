@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use tokio::time::Instant;
 use virtnet_agent::{Uid, derived_mac};
 use virtnet_crds::VirtnetDevice;
-use virtnet_model::{ControllerState, Function, FunctionKind, IfName, Mac, SwitchState, VlanId};
+use virtnet_model::{ControllerState, Function, FunctionKind, IfName, Mac, SwitchState};
 
 use crate::world::{DPU, World, reason};
 
@@ -253,7 +253,7 @@ pub async fn check_ready(
         let owner = port.owner().context("with someone else's port")?;
         ensure!(owner.uid == device.uid().unwrap_or_default(), "with the port of {}", owner.device);
         ensure!(port.bridge.as_str() == wanted.bridge && port.is_attached(), "{port:?}");
-        ensure!(port.tag.map(VlanId::get) == wanted.tag, "tag {:?}", port.tag);
+        ensure!(port.tag == wanted.tag, "tag {:?}", port.tag);
     }
     Ok(())
 }

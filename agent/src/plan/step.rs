@@ -232,8 +232,7 @@ fn port_disturbance(name: &IfName, settings: &PortSettings, present: &Port) -> O
     if present.interface_type != settings.interface_type {
         return Some(format!("traffic through {name} stops while it is attached anew"));
     }
-    let vlans_differ = present.tag != settings.tag || present.trunks != settings.trunks;
-    vlans_differ.then(|| format!("traffic through {name} changes its VLANs"))
+    (!present.has_vlans_of(settings)).then(|| format!("traffic through {name} changes its VLANs"))
 }
 
 impl fmt::Display for Step {

@@ -403,7 +403,13 @@ impl DpuFixture {
             let name = link.phys_port_name.unwrap_or_else(|| sf.phys_port_name());
             links.insert(
                 sf.representor.clone(),
-                Link { phys_port_name: Some(name), phys_switch_id: None, up: link.up, mtu: link.mtu },
+                Link {
+                    phys_port_name: Some(name),
+                    phys_switch_id: None,
+                    up: link.up,
+                    mtu: link.mtu,
+                    ..Link::default()
+                },
             );
         }
         links
@@ -519,8 +525,8 @@ impl PortFixture {
         Port {
             bridge,
             interface_type: self.type_.clone(),
-            tag: self.tag,
-            trunks: self.trunks.clone(),
+            tag: self.tag.map(VlanId::get),
+            trunks: self.trunks.iter().map(|trunk| trunk.get()).collect(),
             external_ids,
             ofport: Some(self.ofport.unwrap_or(1)).filter(|ofport| *ofport != 0),
             error: self.error.clone(),

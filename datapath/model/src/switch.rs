@@ -32,6 +32,14 @@ impl Owner {
         let get = |key| ids.get(key).cloned();
         Some(Self { dpu: get(Self::DPU)?, device: get(Self::DEVICE)?, uid: get(Self::UID)? })
     }
+
+    /// The marks, as they stand in `external_ids`.
+    pub fn marks(&self) -> BTreeMap<String, String> {
+        let Self { dpu, device, uid } = self;
+        [(Self::DPU, dpu), (Self::DEVICE, device), (Self::UID, uid)]
+            .map(|(key, value)| (key.to_owned(), value.clone()))
+            .into()
+    }
 }
 
 impl fmt::Display for Owner {
@@ -62,9 +70,7 @@ impl PortSettings {
     pub fn marked_external_ids(&self) -> BTreeMap<String, String> {
         let keys: Vec<_> = self.external_ids.keys().map(String::as_str).collect();
         let mut ids = self.external_ids.clone();
-        ids.insert(Owner::DPU.into(), self.owner.dpu.clone());
-        ids.insert(Owner::DEVICE.into(), self.owner.device.clone());
-        ids.insert(Owner::UID.into(), self.owner.uid.clone());
+        ids.extend(self.owner.marks());
         if !keys.is_empty() {
             ids.insert(Owner::KEYS.into(), keys.join(","));
         }
@@ -79,10 +85,10 @@ pub struct Port {
     pub bridge: BridgeName,
     /// The interface's type; empty for a system netdev.
     pub interface_type: String,
-    /// Access VLAN.
-    pub tag: Option<VlanId>,
-    /// VLANs of a trunk; empty: all.
-    pub trunks: BTreeSet<VlanId>,
+    /// Access VLAN, 0 to 4095: whoever writes to the database may set more than is a [`VlanId`].
+    pub tag: Option<u16>,
+    /// VLANs of a trunk, each 0 to 4095; empty: all.
+    pub trunks: BTreeSet<u16>,
     /// Every key, ours and foreign.
     pub external_ids: BTreeMap<String, String>,
     /// The OpenFlow port number: `None` until vswitchd has tried, −1 where it failed.
@@ -105,6 +111,12 @@ impl Port {
         listed.filter(|key| self.external_ids.contains_key(*key)).chain(marks).collect()
     }
 
+    /// Whether its VLANs are those wanted.
+    pub fn has_vlans_of(&self, wanted: &PortSettings) -> bool {
+        self.tag == wanted.tag.map(VlanId::get)
+            && self.trunks.iter().copied().eq(wanted.trunks.iter().map(|trunk| trunk.get()))
+    }
+
     /// Whether nothing would change if the port were set to this. Foreign keys count on neither side.
     pub fn matches(&self, wanted: &PortSettings) -> bool {
         let ours = self.our_keys();
@@ -113,8 +125,7 @@ impl Port {
         let marked = wanted.marked_external_ids();
         self.bridge == wanted.bridge
             && self.interface_type == wanted.interface_type
-            && self.tag == wanted.tag
-            && self.trunks == wanted.trunks
+            && self.has_vlans_of(wanted)
             && present == marked.iter().collect()
     }
 
@@ -161,7 +172,7 @@ pub trait Switch: Send + Sync + fmt::Debug {
 
     /// Makes all changes in one transaction and waits until vswitchd has acted on it. The answer has a result for each
     /// change, in order: one that can't be made (no such bridge, someone else's port) does not stop the others. The
-    /// outer error: nothing was changed.
+    /// outer error: none was made, or it is not known whether they were; observe tells.
     ///
     /// Whether a port came up is not in the answer: observe tells its `ofport` and `error`.
     async fn apply(&self, changes: &[PortChange]) -> Result<Vec<Result<(), PartError>>, PartError>;
@@ -189,8 +200,8 @@ mod tests {
         Port {
             bridge: wanted.bridge.clone(),
             interface_type: wanted.interface_type.clone(),
-            tag: wanted.tag,
-            trunks: wanted.trunks.clone(),
+            tag: wanted.tag.map(VlanId::get),
+            trunks: wanted.trunks.iter().map(|trunk| trunk.get()).collect(),
             external_ids: wanted.marked_external_ids(),
             ofport: Some(1),
             error: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use virtnet_model::{
     BridgeName, Events, IfName, Owner, PartError, Port, PortChange, PortSettings, Refusal, Switch,
-    SwitchState,
+    SwitchState, VlanId,
 };
 
 use crate::effect::{Effect, Part};
@@ -161,8 +161,8 @@ impl World {
         let port = Port {
             bridge: bridge.clone(),
             interface_type: interface_type.clone(),
-            tag: *tag,
-            trunks: trunks.clone(),
+            tag: tag.map(VlanId::get),
+            trunks: trunks.iter().map(|trunk| trunk.get()).collect(),
             external_ids: {
                 let mut ids = foreign_keys.unwrap_or_default();
                 ids.extend(settings.marked_external_ids());
