@@ -23,13 +23,7 @@ pub(super) fn plan(
         return Stand::not(Reason::RepresentorAbsent, message);
     };
     if !link.represents(sf) {
-        let message = format!(
-            "{} is left alone: its phys_port_name is {}, that of SF {} is {}",
-            sf.representor,
-            link.phys_port_name.as_deref().unwrap_or("not set"),
-            sf.number,
-            sf.phys_port_name()
-        );
+        let message = format!("{} is left alone: {}", sf.representor, link.mismatch(sf));
         return Stand::not(Reason::RepresentorMismatch, message);
     }
     let change = LinkChange {

@@ -1,29 +1,51 @@
 //! The trait [`Links`]: the representor netdevs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::{Events, IfName, Mtu, PartError, SubFunction};
+use crate::{Events, IfName, Mac, Mtu, PartError, SubFunction};
 
 /// A netdev as the kernel has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
+    /// The kernel's number of it, which is never another's in the same namespace.
+    pub index: u32,
     /// `phys_port_name`, where the driver gives one.
     pub phys_port_name: Option<String>,
     /// `phys_switch_id`, where the driver gives one.
     pub phys_switch_id: Option<String>,
+    /// What kind of software netdev it is, such as `tun` or `veth` (IFLA_INFO_KIND); `None`: it is a device's.
+    pub kind: Option<String>,
     /// IFF_UP.
     pub up: bool,
     /// MTU in bytes; any value that the kernel allows.
     pub mtu: u32,
+    /// Its address, where that is a unicast one of 48 bits.
+    pub address: Option<Mac>,
+    /// Further names of it.
+    pub alternative_names: BTreeSet<String>,
 }
 
 impl Link {
-    /// Whether this is the representor of that SF: name and `phys_port_name` must agree before it may be touched.
+    /// The kind of TAPs and TUNs.
+    const TAP: &str = "tun";
+
+    /// Whether this, found under the name of that SF's representor, is its representor: name and `phys_port_name` must
+    /// agree before it may be touched. A TAP, which stands for a representor where there is no hardware, has no
+    /// `phys_port_name`, and is taken by its name.
     pub fn represents(&self, sf: &SubFunction) -> bool {
-        self.phys_port_name.as_deref() == Some(sf.phys_port_name().as_str())
+        match &self.phys_port_name {
+            Some(name) => *name == sf.phys_port_name(),
+            None => self.kind.as_deref() == Some(Self::TAP),
+        }
+    }
+
+    /// Why it is not that SF's representor, as half a sentence.
+    pub fn mismatch(&self, sf: &SubFunction) -> String {
+        let found = self.phys_port_name.as_deref().unwrap_or("not set");
+        format!("its phys_port_name is {found}, that of SF {} is {}", sf.number, sf.phys_port_name())
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tracing::error;
 use virtnet_controller::SfKey;
 use virtnet_model::{
     EswitchPort, Events, IfName, Link, LinkChange, Links, Mtu, PartError, Refusal, SubFunction, Uplink,
@@ -34,7 +35,8 @@ impl World {
                 Uplink::Bond => ("bond0", None),
             };
             let phys_switch_id = phys_port_name.as_ref().map(|_| self.switch_id());
-            self.links.insert(name(text), Link { phys_port_name, phys_switch_id, up: true, mtu });
+            let link = Link { phys_port_name, phys_switch_id, up: true, mtu, ..Link::default() };
+            self.links.insert(name(text), link);
         }
     }
 
@@ -45,12 +47,19 @@ impl World {
             return;
         }
         let first = if self.config.udev_renames { self.temporary_name() } else { lasting };
+        if let Some(real) = &self.real_netdevs
+            && let Err(error) = real.appear(&first)
+        {
+            error!(netdev = %first, %error, "the representor could not be made");
+            return;
+        }
         let SfKey { port, number } = key;
         let link = Link {
             phys_port_name: Some(format!("pf{}sf{number}", port.index())),
             phys_switch_id: Some(self.switch_id()),
             up: false,
             mtu: u32::from(Mtu::DEFAULT.get()),
+            ..Link::default()
         };
         self.links.insert(first.clone(), link);
         self.netdevs.insert(key, first.clone());
@@ -88,6 +97,9 @@ impl World {
     pub(crate) fn netdev_vanishes(&mut self, key: SfKey) {
         if let Some(present) = self.netdevs.remove(&key) {
             self.links.remove(&present);
+            if let Some(real) = &self.real_netdevs {
+                real.vanish(&present);
+            }
             self.reattach(&present);
             self.touch(Part::Links);
         }
@@ -110,11 +122,7 @@ impl World {
             return Err(refused("No such device".to_owned()));
         };
         if !link.represents(representor) {
-            let found = link.phys_port_name.as_deref().unwrap_or("none");
-            return Err(refused(format!(
-                "its phys_port_name is {found}, and {} was expected",
-                representor.phys_port_name()
-            )));
+            return Err(refused(link.mismatch(representor)));
         }
         let LinkChange { up, mtu } = change;
         let before = link.clone();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use virtnet_model::{Controller, Firmware, Host, Links, Switch};
+use virtnet_model::{Controller, Firmware, Host, Links, Netdevs, Switch};
 
 use crate::config::SimConfig;
 use crate::controller::SimController;
@@ -43,8 +43,23 @@ impl Sim {
     /// # Panics
     /// Outside a tokio runtime with time.
     pub fn new(config: SimConfig) -> Self {
-        let host_on = config.host_on;
-        let shared = Arc::new(Shared::new(World::new(config)));
+        Self::of(World::new(config))
+    }
+
+    /// The same with representors that are netdevs too. Their names don't change, so
+    /// [`SimConfig::udev_renames`] has no effect.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time.
+    pub fn on_netdevs(config: SimConfig, netdevs: Arc<dyn Netdevs>) -> Self {
+        let mut world = World::new(SimConfig { udev_renames: false, ..config });
+        world.real_netdevs = Some(netdevs);
+        Self::of(world)
+    }
+
+    fn of(world: World) -> Self {
+        let host_on = world.config.host_on;
+        let shared = Arc::new(Shared::new(world));
         let controller = Arc::new(SimController::new(Arc::clone(&shared)));
         controller.start();
         let agenda = Arc::clone(&shared.agenda);

@@ -2,13 +2,14 @@
 //! of its own that adds the part's steps.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
 use virtnet_controller::{Place, SfKey};
-use virtnet_model::{EswitchPort, FirmwareState, IfName, Link, PartError};
+use virtnet_model::{EswitchPort, FirmwareState, IfName, Link, Netdevs, PartError};
 
 use crate::config::SimConfig;
 use crate::device::Device;
@@ -56,6 +57,8 @@ pub(crate) struct World {
     pub(crate) dpu_up: bool,
     /// The controller's socket answers.
     pub(crate) controller_reachable: bool,
+    /// Who makes real netdevs of the representors.
+    pub(crate) real_netdevs: Option<Arc<dyn Netdevs>>,
     rng: ChaCha8Rng,
     agenda: BTreeMap<(Instant, u64), Action>,
     scheduled: u64,
@@ -85,6 +88,7 @@ impl World {
             counters: Counters::default(),
             dpu_up: true,
             controller_reachable: true,
+            real_netdevs: None,
             rng: ChaCha8Rng::seed_from_u64(config.seed),
             agenda: BTreeMap::new(),
             scheduled: 0,
@@ -170,8 +174,11 @@ impl World {
         }
         self.agenda.clear();
         self.device.power_cycle();
+        let netdevs: Vec<_> = self.netdevs.keys().copied().collect();
+        for netdev in netdevs {
+            self.netdev_vanishes(netdev);
+        }
         self.links.clear();
-        self.netdevs.clear();
         self.switch_off();
         self.add_uplink_netdevs();
         self.make_static_pfs();
