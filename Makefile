@@ -8,18 +8,21 @@ DENY := -D warnings
 SEEDS ?= 20000
 DPUS ?= 2
 
-.PHONY: help test check control-plane cluster fmt lint docs unit generate soak deny
+.PHONY: help test check control-plane open-vswitch cluster fmt lint docs unit generate soak deny
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-test: check fmt lint docs control-plane unit ## everything that decides whether a change lands
+test: check fmt lint docs control-plane open-vswitch unit ## everything that decides whether a change lands
 
 check: ## are the tools here that the tests need?
 	@tests/prerequisites.sh
 
 control-plane: ## etcd and kube-apiserver for the tests, built once from their Go modules
 	@tests/control-plane/build.sh >/dev/null
+
+open-vswitch: ## Open vSwitch for the tests, fetched once where none is installed
+	@tests/open-vswitch/get.sh >/dev/null
 
 cluster: check control-plane ## Kubernetes on loopback with DPUS (2) simulated DPUs, until Ctrl-C
 	$(CARGO) build -q --locked -p virtnet-agent --bins

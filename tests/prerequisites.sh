@@ -10,7 +10,16 @@ need() { # command, what it is for, how to get it
 }
 need cargo 'builds everything' 'install Rust with rustup; rust-toolchain.toml names the version'
 need kubectl 'the API is tested with the real one, 1.32 or later' 'see https://kubernetes.io/docs/tasks/tools/'
+need ip 'sets up the netdevs of the tests' 'it is in iproute2'
 need setpriv 'ends the test API server with its test' 'it is in util-linux'
 [ -n "${KUBEBUILDER_ASSETS:-}" ] ||
     need go 'builds the API server of the tests, once' 'install Go 1.26 or later, or set KUBEBUILDER_ASSETS'
+if [ "$(id -u)" != 0 ]; then
+    printf 'missing: root (makes network namespaces and TAPs): run as root, for instance in a container\n' >&2
+    missing=1
+fi
+if [ ! -e /dev/net/tun ]; then
+    printf 'missing: /dev/net/tun (representors without hardware are TAPs): modprobe tun\n' >&2
+    missing=1
+fi
 exit "$missing"

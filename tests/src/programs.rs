@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use anyhow::{Context, bail, ensure};
+use virtnet_netlink::Namespace;
 
 /// Programs that run.
 pub struct Programs {
@@ -27,8 +28,21 @@ impl std::fmt::Debug for Programs {
 impl Programs {
     /// None yet; their logs are to be in this folder.
     pub fn new(folder: &Path) -> Self {
+        Self::start_by(folder, || {})
+    }
+
+    /// The same in a network namespace.
+    pub fn inside(folder: &Path, namespace: Arc<Namespace>) -> Self {
+        Self::start_by(folder, move || {
+            namespace.enter().unwrap_or_else(|error| panic!("entering a network namespace: {error}"));
+        })
+    }
+
+    /// `prepare` is done first by the thread that starts them.
+    fn start_by(folder: &Path, prepare: impl FnOnce() + Send + 'static) -> Self {
         let (starter, commands) = mpsc::channel::<(Command, mpsc::Sender<_>)>();
         std::thread::spawn(move || {
+            prepare();
             for (mut command, reply) in commands {
                 // Nobody waits for the answer only where the process is about to end.
                 let _ = reply.send(command.spawn());
@@ -45,7 +59,8 @@ impl Programs {
         let log = std::fs::File::create(self.log(name))?;
         let mut tied = Command::new("setpriv");
         tied.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
-        tied.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let environment = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        tied.envs(environment).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // Ctrl-C on a terminal is for who started them, which ends them in order.
         tied.process_group(0);
         let (reply, answer) = mpsc::channel();

@@ -1,0 +1,137 @@
+//! A way to an OVSDB server on which every message is recorded.
+
+use std::io::{BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use serde_json::Value;
+use virtnet_ovsdb::Address;
+
+/// Who sent a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The client.
+    Client,
+    /// The server.
+    Server,
+}
+
+type Messages = Arc<Mutex<Vec<(From, Value)>>>;
+
+/// A socket beside the server's. It is gone with the value; connections over it last as long as their ends.
+#[derive(Debug)]
+pub struct Wire {
+    socket: PathBuf,
+    messages: Messages,
+}
+
+impl Wire {
+    /// Listens at `socket`, and connects each that comes to the server at `server`, which may come and go.
+    ///
+    /// # Errors
+    /// Where it can't listen.
+    pub fn listen(socket: &Path, server: &Path) -> anyhow::Result<Self> {
+        let listener =
+            UnixListener::bind(socket).with_context(|| format!("listening at {}", socket.display()))?;
+        let messages = Messages::default();
+        let (server, recorded) = (server.to_owned(), Arc::clone(&messages));
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                // A client whose server is away is disconnected: it is dropped here.
+                let Ok(server) = UnixStream::connect(&server) else { continue };
+                let _ = connect(client, server, &recorded);
+            }
+        });
+        Ok(Self { socket: socket.to_owned(), messages })
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> Address {
+        Address::Unix(self.socket.clone())
+    }
+
+    /// What was said since this was last asked, in the order in which it passed.
+    pub fn take(&self) -> Vec<(From, Value)> {
+        std::mem::take(&mut *self.messages.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn connect(client: UnixStream, server: UnixStream, messages: &Messages) -> std::io::Result<()> {
+    pass_on(From::Client, client.try_clone()?, server.try_clone()?, Arc::clone(messages));
+    pass_on(From::Server, server, client, Arc::clone(messages));
+    Ok(())
+}
+
+/// Copies one way, and ends both when its source does.
+fn pass_on(from: From, source: UnixStream, sink: UnixStream, messages: Messages) {
+    std::thread::spawn(move || {
+        let (end, far_end) = (source.try_clone(), sink.try_clone());
+        let read =
+            serde_json::Deserializer::from_reader(BufReader::new(Tee { source, sink })).into_iter::<Value>();
+        for message in read.map_while(Result::ok) {
+            messages.lock().unwrap_or_else(PoisonError::into_inner).push((from, message));
+        }
+        for end in [end, far_end].into_iter().flatten() {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    });
+}
+
+/// What is read from it has gone on already.
+struct Tee {
+    source: UnixStream,
+    sink: UnixStream,
+}
+
+impl Read for Tee {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.sink.write_all(&buffer[..count])?;
+        Ok(count)
+    }
+}
+
+/// What a client's transactions come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transactions {
+    /// How many there were.
+    pub count: usize,
+    /// How many were under way at once, at most.
+    pub at_once: usize,
+}
+
+/// Counts the transactions among these messages.
+pub fn transactions(messages: &[(From, Value)]) -> Transactions {
+    let mut found = Transactions::default();
+    let mut under_way = std::collections::BTreeSet::new();
+    for (from, message) in messages {
+        let id = message["id"].to_string();
+        match from {
+            From::Client if message["method"] == "transact" => {
+                found.count += 1;
+                under_way.insert(id);
+                found.at_once = found.at_once.max(under_way.len());
+            }
+            From::Client => {}
+            From::Server => {
+                under_way.remove(&id);
+            }
+        }
+    }
+    found
+}
+
+/// The rows of `table` that the server told to be gone.
+pub fn deleted(messages: &[(From, Value)], table: &str) -> Vec<String> {
+    let updates =
+        messages.iter().filter(|(from, message)| *from == From::Server && message["method"] == "update3");
+    updates
+        .filter_map(|(_, message)| message["params"][2][table].as_object())
+        .flatten()
+        .filter(|(_, change)| change.get("delete").is_some())
+        .map(|(row, _)| row.clone())
+        .collect()
+}

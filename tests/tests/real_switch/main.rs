@@ -1,0 +1,7 @@
+//! The agent's hands on a real Open vSwitch and real netdevs, in network namespaces of the tests' own.
+
+#![expect(clippy::unwrap_used, reason = "a test that can not go on panics")]
+
+mod contract;
+mod links;
+mod switch;
