@@ -9,6 +9,7 @@ mod devices;
 mod dpu_object;
 mod events;
 mod execute;
+mod gather;
 pub mod http;
 mod in_time;
 mod key;

@@ -3,7 +3,7 @@
 //! One task, one `select!`. Steps, writes and observations run beside one another in [`Reconciler::work`] and end here, so
 //! nothing that is slow delays anything else, and dropping the reconciler drops all that is under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use crate::devices::{Devices, News};
 use crate::dpu_object::{self, DpuObject, dpu_status};
 use crate::events::Events;
 use crate::execute::{Done, Hands};
+use crate::gather::Gather;
 use crate::key::Key;
 use crate::metrics::{Metrics, StepLabels};
 use crate::observe::{Observed, Parts};
@@ -85,6 +86,7 @@ pub(crate) struct Reconciler {
     retries: Retries,
     reports: Reports,
     suspects: Suspects,
+    gather: Gather,
     /// Devices whose status is being written, and whether it was to be judged again meanwhile.
     reporting: BTreeMap<Uid, bool>,
     work: FuturesUnordered<BoxFuture<'static, Finished>>,
@@ -105,6 +107,18 @@ enum Finished {
     Dpu(Box<kube::Result<Dpu>>),
     /// A device that left, and its object as it is now.
     Left(Box<Device>, Box<Option<DynamicObject>>),
+}
+
+/// Whether a device that wants a port has something to wait for before it can have one.
+fn more_ports_to_come(devices: &BTreeMap<Uid, Assessment>, steps: &[Step]) -> bool {
+    let now: BTreeSet<_> = steps
+        .iter()
+        .filter(|step| step.part() == Part::Port)
+        .filter_map(|step| step.device())
+        .map(|device| &device.uid)
+        .collect();
+    let waits = |assessment: &Assessment| assessment.port.as_ref().is_some_and(|port| !port.is_ready());
+    devices.iter().any(|(uid, assessment)| waits(assessment) && !now.contains(uid))
 }
 
 /// What came of writing a status.
@@ -131,6 +145,7 @@ impl Reconciler {
             retries: Retries::default(),
             reports: Reports::default(),
             suspects: Suspects::default(),
+            gather: Gather::default(),
             reporting: BTreeMap::new(),
             work: FuturesUnordered::new(),
             observing: false,
@@ -324,7 +339,8 @@ impl Reconciler {
             // This plan still gave it what another may be waiting for.
             self.dirty = true;
         }
-        self.start(steps, now);
+        let more = more_ports_to_come(&devices, &steps);
+        self.start(steps, more, now);
         let ready = devices.values().filter(|assessment| assessment.overall().is_ready()).count();
         self.around.metrics.devices.set(i64::try_from(devices.len()).unwrap_or(i64::MAX));
         self.around.metrics.ready.set(i64::try_from(ready).unwrap_or(i64::MAX));
@@ -351,13 +367,17 @@ impl Reconciler {
         self.look_again = [self.look_again, at].into_iter().flatten().min();
     }
 
-    /// Starts the steps: those of the switch together in one transaction, if none is under way.
-    fn start(&mut self, steps: Vec<Step>, now: Instant) {
+    /// Starts the steps: those of the switch together in one transaction, if none is under way. `more`: devices wait for
+    /// something else before they have a port to set.
+    fn start(&mut self, steps: Vec<Step>, more: bool, now: Instant) {
         let (ports, others): (Vec<_>, Vec<_>) = steps
             .into_iter()
             .filter(|step| !self.retries.holds(&Key::of(step), now))
             .partition(|step| step.part() == Part::Port);
-        if !ports.is_empty() && !self.busy.contains(&Key::Switch) {
+        let waits = !ports.is_empty() && !self.busy.contains(&Key::Switch);
+        if waits && let Some(due) = self.gather.wait(more, now) {
+            self.look_again_at(Some(due));
+        } else if waits {
             self.busy.start(Key::Switch);
             for step in &ports {
                 info!(%step, "start");
