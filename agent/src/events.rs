@@ -13,6 +13,9 @@ const WAITING: usize = 1024;
 /// The longest note that the API takes, in bytes.
 const NOTE: usize = 1024;
 
+/// The longest action that it takes, in bytes.
+const ACTION: usize = 128;
+
 /// Takes Events from the reconciler.
 #[derive(Clone, Debug)]
 pub(crate) struct Events {
@@ -50,19 +53,21 @@ impl Events {
     }
 
     fn send(&self, type_: EventType, about: ObjectReference, reason: &str, mut note: String) {
-        while note.len() > NOTE {
-            note.pop();
-        }
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(note),
-            action: reason.to_owned(),
-            secondary: None,
-        };
+        cut(&mut note, NOTE);
+        // Events of one action are counted as one, which keeps the first one's note: what was done names the action.
+        let mut action = note.clone();
+        cut(&mut action, ACTION);
+        let event = Event { type_, reason: reason.to_owned(), note: Some(note), action, secondary: None };
         if self.queue.try_send((event, about)).is_err() {
             debug!("an Event was dropped: {WAITING} are waiting for the API");
         }
+    }
+}
+
+/// Cuts a text to this many bytes at most.
+fn cut(text: &mut String, longest: usize) {
+    while text.len() > longest {
+        text.pop();
     }
 }
 
