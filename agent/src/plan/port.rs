@@ -85,8 +85,9 @@ pub(super) fn plan(
         let message = match stranger.owner() {
             Some(owner) => format!("port {name} on bridge {bridge} belongs to {owner} and is left alone"),
             None => format!(
-                "port {name} on bridge {bridge} belongs to someone else and is left alone; where nobody needs it, \
-                 ovs-vsctl del-port {name}"
+                "port {name} on bridge {bridge} belongs to someone else{} and is left alone; where nobody needs it, \
+                 ovs-vsctl del-port {name}",
+                clue(stranger)
             ),
         };
         return (Stand::not(Reason::PortConflict, message), None);
@@ -128,6 +129,19 @@ pub(super) fn plan(
     }
     let message = format!("putting {name} on bridge {}", wanted.bridge);
     (Stand::not(Reason::Applying, message), ours.cloned())
+}
+
+/// What a port's keys tell of whose it is.
+fn clue(stranger: &Port) -> String {
+    const AT_MOST: usize = 4;
+    let ids = &stranger.external_ids;
+    let mut told: Vec<_> = ids.iter().take(AT_MOST).map(|(key, value)| format!("{key}={value}")).collect();
+    match ids.len() {
+        0 => return String::new(),
+        count if count > AT_MOST => told.push("…".to_owned()),
+        _ => {}
+    }
+    format!(" (external_ids: {})", told.join(", "))
 }
 
 /// Whether the netdev of the representor's name is there and is the SF's.
