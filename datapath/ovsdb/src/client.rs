@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::address::Address;
-use crate::session::{Replica, SessionError, Transact, TransactError, run};
+use crate::session::{Link, Replica, SessionError, Transact, TransactError, run};
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ async fn keep(address: Address, mut requests: mpsc::Receiver<Transact>, replica:
             () = replica.closed() => return,
         };
         let Err(error) = ended else { return };
-        let was_up = replica.borrow().down.is_none();
+        let was_up = replica.borrow().link == Link::Up;
         let why = format!("{address}: {}", chain(&error));
         if was_up || wait == FIRST_WAIT {
             warn!("Open vSwitch's database can't be reached at {why}; trying again");
@@ -68,8 +68,9 @@ async fn keep(address: Address, mut requests: mpsc::Receiver<Transact>, replica:
         }
         wait = if was_up { FIRST_WAIT } else { (wait * 2).min(LONGEST_WAIT) };
         replica.send_if_modified(|replica| {
-            let news = replica.down.as_ref() != Some(&why);
-            replica.down = Some(why.clone());
+            let down = Link::Down(why.clone());
+            let news = replica.link != down;
+            replica.link = down;
             news
         });
         let pause = sleep(wait);

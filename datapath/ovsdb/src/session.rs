@@ -25,11 +25,22 @@ const FIRST_ANSWER: Duration = Duration::from_secs(30);
 /// A connection that may die without a word is probed after this long without one, and given up after as long again.
 const PROBE: Duration = Duration::from_secs(10);
 
+/// How things stand with the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// The first attempt is under way.
+    Connecting,
+    /// It is up.
+    Up,
+    /// There is none, for this reason.
+    Down(String),
+}
+
 /// What is known of the database.
 #[derive(Clone, Debug)]
 pub(crate) struct Replica {
-    /// Why there is no connection; `None`: there is one, and the mirror is what the database holds.
-    pub(crate) down: Option<String>,
+    /// Whether there is a connection, and the mirror is what the database holds.
+    pub(crate) link: Link,
     /// The tables, as they were when last heard of.
     pub(crate) mirror: Mirror,
     /// The transaction up to which the mirror goes, where the server numbers them.
@@ -39,11 +50,7 @@ pub(crate) struct Replica {
 impl Replica {
     /// Nothing is known.
     pub(crate) fn new() -> Self {
-        Self {
-            down: Some("not connected yet".to_owned()),
-            mirror: Mirror::default(),
-            last: NOTHING_YET.to_owned(),
-        }
+        Self { link: Link::Connecting, mirror: Mirror::default(), last: NOTHING_YET.to_owned() }
     }
 }
 
@@ -175,7 +182,7 @@ impl Session {
             }
             replica.mirror.update(updates)?;
             replica.last.clone_from(last);
-            replica.down = None;
+            replica.link = Link::Up;
             Ok(())
         })
     }
@@ -189,7 +196,7 @@ impl Session {
         self.replica.send_modify(|replica| {
             result = change(replica);
             if let Err(error) = &result {
-                *replica = Replica { down: Some(error.to_string()), ..Replica::new() };
+                *replica = Replica { link: Link::Down(error.to_string()), ..Replica::new() };
             }
         });
         result
@@ -323,7 +330,7 @@ mod tests {
         let mut first = session();
         assert_eq!(first.monitor()["params"][3], json!(NOTHING_YET));
         take(&mut first, monitored(false, &json!({"Port": {ROW: {"initial": {"name": "p"}}}}))).unwrap();
-        assert_eq!(first.replica.borrow().down, None);
+        assert_eq!(first.replica.borrow().link, Link::Up);
         let mut second = Session::new(first.replica.clone());
         assert_eq!(second.monitor()["params"][3], json!(TXN));
         take(&mut second, monitored(true, &json!({"Port": {ROW: {"modify": {"tag": 7}}}}))).unwrap();
@@ -341,7 +348,7 @@ mod tests {
         let update = json!(["virtnet", TXN, {"Port": {TXN: {"delete": null}}}]);
         let update = json!({"method": "update3", "params": update, "id": null});
         assert!(take(&mut session, update).is_err());
-        assert!(session.replica.borrow().down.is_some());
+        assert!(matches!(session.replica.borrow().link, Link::Down(_)));
         assert_eq!(Session::new(session.replica.clone()).monitor()["params"][3], json!(NOTHING_YET));
     }
 

@@ -14,7 +14,8 @@ use virtnet_model::{Changed, Events, PartError, PortChange, Switch, SwitchState}
 
 use crate::address::Address;
 use crate::client::Client;
-use crate::session::TransactError;
+use crate::mirror::Mirror;
+use crate::session::{Link, Replica, TransactError};
 use transaction::{Transaction, plan};
 
 /// How long ovs-vswitchd may take to act on a transaction: taking five hundred ports away is seconds.
@@ -50,6 +51,15 @@ impl OvsSwitch {
         PartError::unavailable(format!("{doing}: Open vSwitch's database can't be reached at {why}"))
     }
 
+    /// The mirror, where it is what the database holds.
+    fn mirror<'r>(&self, doing: &str, replica: &'r Replica) -> Result<&'r Mirror, PartError> {
+        match &replica.link {
+            Link::Up => Ok(&replica.mirror),
+            Link::Connecting => Err(self.unavailable(doing, "not connected yet")),
+            Link::Down(why) => Err(self.unavailable(doing, why)),
+        }
+    }
+
     /// Waits until ovs-vswitchd has acted on the configuration of this number.
     async fn acted_on(&self, next_cfg: i64) -> Result<(), PartError> {
         let mut replica = self.client.replica();
@@ -57,12 +67,11 @@ impl OvsSwitch {
             let state = replica
                 .wait_for(|replica| {
                     let mut rows = replica.mirror.open_vswitch.values();
-                    replica.down.is_some() || rows.any(|row| row.cur_cfg >= next_cfg)
+                    replica.link != Link::Up || rows.any(|row| row.cur_cfg >= next_cfg)
                 })
                 .await;
-            match state.as_ref().map(|replica| &replica.down) {
-                Ok(None) => Ok(()),
-                Ok(Some(why)) => Err(self.unavailable("waiting for ovs-vswitchd", why)),
+            match state {
+                Ok(replica) => self.mirror("waiting for ovs-vswitchd", &replica).map(drop),
                 Err(_) => Err(PartError::unavailable("waiting for ovs-vswitchd: the client has stopped")),
             }
         };
@@ -88,12 +97,11 @@ enum Outcome {
 #[async_trait]
 impl Switch for OvsSwitch {
     async fn observe(&self) -> Result<SwitchState, PartError> {
-        let replica = self.client.replica();
-        let replica = replica.borrow();
-        match &replica.down {
-            None => Ok(state::state(&replica.mirror)),
-            Some(why) => Err(self.unavailable("observe ports", why)),
-        }
+        let mut replica = self.client.replica();
+        // Who asks before the first attempt has ended asks too early.
+        let replica = replica.wait_for(|replica| replica.link != Link::Connecting).await;
+        let replica = replica.map_err(|_| self.unavailable("observe ports", "the client has stopped"))?;
+        self.mirror("observe ports", &replica).map(state::state)
     }
 
     async fn apply(&self, changes: &[PortChange]) -> Result<Vec<Result<(), PartError>>, PartError> {
@@ -105,10 +113,7 @@ impl Switch for OvsSwitch {
             let Transaction { operations, mut results } = {
                 let replica = self.client.replica();
                 let replica = replica.borrow();
-                if let Some(why) = &replica.down {
-                    return Err(self.unavailable(doing, why));
-                }
-                plan(&replica.mirror, changes, &left_out)
+                plan(self.mirror(doing, &replica)?, changes, &left_out)
             };
             let committed = if operations.is_empty() {
                 None
