@@ -1,5 +1,7 @@
 //! `virtnet-agent`: arguments, telemetry and wiring.
 
+mod hands;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,8 +12,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use virtnet_agent::{Clock, LEASE_NAMESPACE, Metrics, Parts, http, preview};
-use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
+use virtnet_agent::{Clock, LEASE_NAMESPACE, Metrics, http, preview};
 
 /// Makes the virtio-net functions of one DPU what the Kubernetes API declares.
 #[derive(Debug, Parser)]
@@ -65,25 +66,8 @@ struct DpuArguments {
     /// The kubeconfig of the API; without it, that of the environment or of the pod
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// The virtio-net controller
-    #[arg(long, value_enum)]
-    controller: PartKind,
-    /// Open vSwitch
-    #[arg(long, value_enum)]
-    switch: PartKind,
-    /// The netdevs
-    #[arg(long, value_enum)]
-    links: PartKind,
-    /// Firmware values of the simulated DPU
-    #[arg(long, value_name = "KEY=VALUE,…", default_value = "", hide_default_value = true)]
-    sim_firmware: String,
-}
-
-/// What stands behind a part of the DPU.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PartKind {
-    /// The simulation, in memory: gone when the agent stops
-    Sim,
+    #[command(flatten)]
+    hands: hands::Arguments,
 }
 
 fn main() -> ExitCode {
@@ -119,21 +103,21 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Run { dpu, http, lease_namespace } => {
             let stopped = stopped()?;
             let client = client(&dpu).await?;
-            let (_sim, parts) = parts(&dpu)?;
+            let hands = dpu.hands.connect()?;
             let (clock, metrics) = (Clock::system(), Metrics::default());
             let serving = http::serve(http, metrics.clone());
             let config = virtnet_agent::Config { dpu: dpu.dpu, lease_namespace };
             // Nothing waits for steps under way, or for open connections: the next agent goes on from what is there.
             tokio::select! {
                 () = stopped => Ok(()),
-                () = virtnet_agent::run(config, client, parts, clock, metrics) => Ok(()),
+                () = virtnet_agent::run(config, client, hands.parts.clone(), clock, metrics) => Ok(()),
                 result = serving => result.with_context(|| format!("serving health and metrics on {http}")),
             }
         }
         Command::Plan { dpu, output } => {
             let client = client(&dpu).await?;
-            let (_sim, parts) = parts(&dpu)?;
-            let preview = preview::make(client, &parts, &dpu.dpu).await?;
+            let hands = dpu.hands.connect()?;
+            let preview = preview::make(client, &hands.parts, &dpu.dpu).await?;
             preview.print(output)
         }
     }
@@ -151,17 +135,6 @@ async fn client(arguments: &DpuArguments) -> anyhow::Result<Client> {
         None => Config::infer().await.context("finding the API: name a kubeconfig by --kubeconfig")?,
     };
     Client::try_from(config).context("making a client of the API")
-}
-
-/// The hands, and the simulation that they reach, which stands for as long as it is held. The three kinds have one value each
-/// so far, so naming them is all there is to choose.
-fn parts(arguments: &DpuArguments) -> anyhow::Result<(Sim, Parts)> {
-    let (PartKind::Sim, PartKind::Sim, PartKind::Sim) =
-        (arguments.controller, arguments.switch, arguments.links);
-    let firmware = FirmwareConfig::guide_with(&arguments.sim_firmware).context("reading --sim-firmware")?;
-    let sim = Sim::new(SimConfig { firmware, ..SimConfig::default() });
-    let parts = Parts::from(&sim);
-    Ok((sim, parts))
 }
 
 /// Ends when the process is asked to stop; it is listened from this call on.

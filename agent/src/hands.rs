@@ -1,0 +1,91 @@
+//! Which hands the agent has: the arguments that choose them, and how they are reached.
+
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use clap::ValueEnum;
+use virtnet_agent::Parts;
+use virtnet_netlink::{NetlinkLinks, Taps};
+use virtnet_ovsdb::{Address, OvsSwitch};
+use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
+
+/// What stands behind each part of the DPU.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The virtio-net controller
+    #[arg(long, value_enum)]
+    controller: ControllerKind,
+    /// Open vSwitch: `sim`, or `ovsdb:` and where its database is, such as ovsdb:unix:/run/openvswitch/db.sock
+    #[arg(long, value_name = "sim|ovsdb:ADDRESS", value_parser = switch_kind)]
+    switch: SwitchKind,
+    /// The netdevs. With the simulated controller each representor is then a TAP
+    #[arg(long, value_enum)]
+    links: LinksKind,
+    /// Firmware values of the simulated DPU
+    #[arg(long, value_name = "KEY=VALUE,…", default_value = "", hide_default_value = true)]
+    sim_firmware: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ControllerKind {
+    /// The simulation, in memory: its functions are gone when the agent stops
+    Sim,
+}
+
+#[derive(Clone, Debug)]
+enum SwitchKind {
+    Sim,
+    Ovsdb(Address),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum LinksKind {
+    /// The simulation, in memory
+    Sim,
+    /// The kernel's, of the network namespace that the agent runs in
+    Netlink,
+}
+
+fn switch_kind(text: &str) -> Result<SwitchKind, String> {
+    match text.strip_prefix("ovsdb:") {
+        Some(address) => address.parse().map(SwitchKind::Ovsdb).map_err(|error| format!("{error}")),
+        None if text == "sim" => Ok(SwitchKind::Sim),
+        None => {
+            Err("say sim, or ovsdb: and an address, such as ovsdb:unix:/run/openvswitch/db.sock".to_owned())
+        }
+    }
+}
+
+/// The hands, and what they need to stay.
+#[derive(Debug)]
+pub(crate) struct Hands {
+    /// The parts of the DPU.
+    pub(crate) parts: Parts,
+    /// The simulated DPU, which stands for as long as this is held.
+    _sim: Sim,
+}
+
+impl Arguments {
+    /// Reaches for the parts. What can't be reached yet is tried again by its part itself.
+    pub(crate) fn connect(self) -> anyhow::Result<Hands> {
+        let Self { controller: ControllerKind::Sim, switch, links, sim_firmware } = self;
+        let firmware = FirmwareConfig::guide_with(&sim_firmware).context("reading --sim-firmware")?;
+        let config = SimConfig { firmware, ..SimConfig::default() };
+        let sim = match links {
+            LinksKind::Sim => Sim::new(config),
+            LinksKind::Netlink => Sim::on_netdevs(config, Arc::new(Taps::new(None))),
+        };
+        let mut parts = Parts::from(&sim);
+        if links == LinksKind::Netlink {
+            parts.links = Arc::new(NetlinkLinks::open().context("opening the sockets of rtnetlink")?);
+        }
+        if let SwitchKind::Ovsdb(address) = switch {
+            ensure!(
+                links == LinksKind::Netlink,
+                "--switch=ovsdb:{address} needs --links=netlink: Open vSwitch can't attach simulated netdevs"
+            );
+            parts.switch = Arc::new(OvsSwitch::connect(address));
+        }
+        Ok(Hands { parts, _sim: sim })
+    }
+}
