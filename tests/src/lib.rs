@@ -18,6 +18,7 @@ pub mod open_vswitch;
 pub mod oracle;
 pub mod ovsdb_wire;
 pub mod programs;
+pub mod real_world;
 pub mod scenario;
 pub mod session;
 pub mod world;

@@ -202,7 +202,7 @@ impl OpenVSwitch {
         self.namespace.run(|| said(&mut command))?
     }
 
-    /// All rows of the four tables that count, without what ovs-vswitchd reports by itself: two that compare equal hold the
+    /// All rows of the three tables that count, without what ovs-vswitchd reports by itself: two that compare equal hold the
     /// same configuration.
     ///
     /// # Errors
@@ -212,7 +212,7 @@ impl OpenVSwitch {
         for (table, columns) in [
             ("Bridge", "_uuid,name,ports,external_ids,other_config,datapath_type"),
             ("Port", "_uuid,name,interfaces,tag,trunks,vlan_mode,external_ids,other_config"),
-            ("Interface", "_uuid,name,type,options,external_ids,other_config,mtu_request,ofport,error"),
+            ("Interface", "_uuid,name,type,options,external_ids,other_config,mtu_request"),
         ] {
             all += &self.vsctl(&["--format=csv", &format!("--columns={columns}"), "list", table])?;
         }

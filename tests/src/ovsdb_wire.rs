@@ -1,6 +1,6 @@
 //! A way to an OVSDB server on which every message is recorded.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -65,33 +65,22 @@ fn connect(client: UnixStream, server: UnixStream, messages: &Messages) -> std::
     Ok(())
 }
 
-/// Copies one way, and ends both when its source does.
-fn pass_on(from: From, source: UnixStream, sink: UnixStream, messages: Messages) {
+/// Passes messages on one way, each once it is recorded, and ends both when its source does.
+fn pass_on(from: From, source: UnixStream, mut sink: UnixStream, messages: Messages) {
     std::thread::spawn(move || {
-        let (end, far_end) = (source.try_clone(), sink.try_clone());
-        let read =
-            serde_json::Deserializer::from_reader(BufReader::new(Tee { source, sink })).into_iter::<Value>();
-        for message in read.map_while(Result::ok) {
+        let ends = [source.try_clone(), sink.try_clone()];
+        for message in serde_json::Deserializer::from_reader(BufReader::new(source)).into_iter::<Value>() {
+            let Ok(message) = message else { break };
+            let bytes = message.to_string();
             messages.lock().unwrap_or_else(PoisonError::into_inner).push((from, message));
+            if sink.write_all(bytes.as_bytes()).is_err() {
+                break;
+            }
         }
-        for end in [end, far_end].into_iter().flatten() {
+        for end in ends.into_iter().flatten() {
             let _ = end.shutdown(Shutdown::Both);
         }
     });
-}
-
-/// What is read from it has gone on already.
-struct Tee {
-    source: UnixStream,
-    sink: UnixStream,
-}
-
-impl Read for Tee {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.source.read(buffer)?;
-        self.sink.write_all(&buffer[..count])?;
-        Ok(count)
-    }
 }
 
 /// What a client's transactions come to.
@@ -122,6 +111,21 @@ pub fn transactions(messages: &[(From, Value)]) -> Transactions {
         }
     }
     found
+}
+
+/// How many rows each transaction inserts into `table`, in order.
+pub fn inserted(messages: &[(From, Value)], table: &str) -> Vec<usize> {
+    let transactions =
+        messages.iter().filter(|(from, message)| *from == From::Client && message["method"] == "transact");
+    transactions
+        .map(|(_, message)| {
+            let operations = message["params"].as_array().map_or(&[][..], Vec::as_slice);
+            operations
+                .iter()
+                .filter(|operation| operation["op"] == "insert" && operation["table"] == table)
+                .count()
+        })
+        .collect()
 }
 
 /// The rows of `table` that the server told to be gone.

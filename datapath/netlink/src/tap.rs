@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 use virtnet_model::{IfName, Netdevs};
@@ -11,25 +11,25 @@ use crate::namespace::Namespace;
 
 /// TAPs by name. Each lives as long as it is kept here: Open vSwitch that has one as a port stays on the dead device when
 /// it is made again under the same name (the userspace datapath), so it is kept for the function's whole life.
-#[derive(Debug)]
 pub struct Taps {
     namespace: Option<Arc<Namespace>>,
-    open: Mutex<BTreeMap<IfName, Tap>>,
-}
-
-/// An open TAP.
-struct Tap(#[expect(dead_code, reason = "the netdev is gone when it is dropped")] SyncDevice);
-
-impl std::fmt::Debug for Tap {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Tap")
-    }
+    open: Mutex<BTreeMap<IfName, Arc<SyncDevice>>>,
 }
 
 impl Taps {
     /// None yet. They are to be made in this namespace; `None`: in that of whoever makes them.
     pub fn new(namespace: Option<Arc<Namespace>>) -> Self {
         Self { namespace, open: Mutex::default() }
+    }
+
+    /// The other end of a TAP: what is sent there is received by the netdev, and the other way round. It keeps the netdev.
+    pub fn end(&self, name: &IfName) -> Option<Arc<SyncDevice>> {
+        self.open().get(name).cloned()
+    }
+
+    fn open(&self) -> MutexGuard<'_, BTreeMap<IfName, Arc<SyncDevice>>> {
+        // A thread that panicked was between two calls of it: the map is whole.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -39,7 +39,7 @@ impl Netdevs for Taps {
     /// # Errors
     /// Where the name is taken, or the kernel does not permit it: /dev/net/tun and CAP_NET_ADMIN are needed.
     fn appear(&self, name: &IfName) -> io::Result<()> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open();
         if open.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -48,11 +48,17 @@ impl Netdevs for Taps {
             Some(namespace) => namespace.run(build)??,
             None => build()?,
         };
-        open.insert(name.clone(), Tap(device));
+        open.insert(name.clone(), Arc::new(device));
         Ok(())
     }
 
     fn vanish(&self, name: &IfName) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.open().remove(name);
+    }
+}
+
+impl std::fmt::Debug for Taps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.open().keys()).finish()
     }
 }

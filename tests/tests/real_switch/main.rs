@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can not go on panics")]
 
+mod agent;
+mod churn;
 mod contract;
 mod links;
 mod switch;
+mod traffic;
