@@ -1,4 +1,5 @@
-//! Ports that look like orphans: removed only when a timer prompts a second look and they are orphans still.
+//! Ports that look like orphans, or like those of netdevs that are gone: removed only when a timer prompts a second look
+//! and they still do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -42,7 +42,7 @@ pub struct Input<'a> {
     pub busy: &'a BTreeSet<(Uid, Part)>,
     /// Steps that failed and are not yet to be tried again, with what there is to say of them.
     pub held: &'a BTreeMap<(Uid, Part), (Reason, String)>,
-    /// Ports that were seen to be orphans before.
+    /// Ports that were suspected before.
     pub suspects: &'a BTreeSet<(IfName, Owner)>,
 }
 
@@ -53,7 +53,7 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// How each device stands.
     pub devices: BTreeMap<Uid, Assessment>,
-    /// Ports that look like orphans, seen before or not.
+    /// Ports that look like orphans, or like those of netdevs that are gone, seen before or not.
     pub suspects: BTreeSet<(IfName, Owner)>,
     /// How the DPU itself stands.
     pub dpu: DpuAssessment,
@@ -134,6 +134,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         plan.devices.insert(device.uid.clone(), assessment);
     }
     port::plan_orphans(input, &claims, &mut plan);
+    port::plan_detached(input, &mut plan);
     plan.dpu = dpu::plan(input, &claims, &mut plan.steps);
     plan.steps.sort_by_key(|step| match step {
         Step::RemovePort { .. } => 0,

@@ -98,7 +98,10 @@ pub(super) fn plan(
         return (Stand::not(Reason::BridgeNotFound, message), ours.cloned());
     }
     if let Some(port) = ours.filter(|port| port.matches(&settings)) {
-        let stand = if port.is_attached() {
+        let stand = if is_detached(input, sf, port) {
+            let message = format!("Open vSwitch has not taken hold of the netdev that is {name} now");
+            Stand::not(Reason::Applying, message)
+        } else if port.is_attached() {
             Stand::Ready
         } else {
             match &port.error {
@@ -144,6 +147,14 @@ fn clue(stranger: &Port) -> String {
     format!(" (external_ids: {})", told.join(", "))
 }
 
+/// Whether the switch reports a port as attached and holds a netdev that is gone: one that was made again under the same
+/// name is not promiscuous, as every system netdev is that a switch has as its port. Right after it was attached, netdevs may
+/// have been read before.
+fn is_detached(input: &Input<'_>, sf: &SubFunction, port: &Port) -> bool {
+    let link = input.observed.links.as_ref().ok().and_then(|links| links.get(&sf.representor));
+    port.is_attached() && port.interface_type.is_empty() && link.is_some_and(|link| link.promiscuity == Some(0))
+}
+
 /// Whether the netdev of the representor's name is there and is the SF's.
 fn is_representor(input: &Input<'_>, sf: &SubFunction) -> bool {
     let links = input.observed.links.as_ref();
@@ -163,6 +174,23 @@ fn may_take(input: &Input<'_>, device: &Device, port: &Port) -> bool {
 /// Whether a port is wanted, on a bridge that is there.
 fn has_bridge(wanted: &Wanted, switch: &SwitchState) -> bool {
     wanted.port.as_ref().is_some_and(|port| switch.bridges.contains(&port.bridge))
+}
+
+/// Ports of devices on netdevs that are gone: suspects when seen first, removed when seen again. Then they are made anew.
+pub(super) fn plan_detached(input: &Input<'_>, plan: &mut Plan) {
+    for (uid, assessment) in &plan.devices {
+        let (Some(device), Some(sf), Some(port)) = (input.devices.get(uid), &assessment.sf, &assessment.found_port) else {
+            continue;
+        };
+        let Some(owner) = port.owner().filter(|_| is_detached(input, sf, port)) else { continue };
+        let (name, key) = (sf.representor.clone(), (uid.clone(), Part::Port));
+        let seen = (name.clone(), owner.clone());
+        if input.suspects.contains(&seen) && !input.busy.contains(&key) && !input.held.contains_key(&key) {
+            let (device, why) = (Some(For::device(device)), Removal::Detached);
+            plan.steps.push(Step::RemovePort { device, name, owner, why });
+        }
+        plan.suspects.insert(seen);
+    }
 }
 
 /// Ports of ours whose device is gone: suspects when seen first, removed when seen again.

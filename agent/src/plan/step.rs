@@ -123,6 +123,8 @@ pub enum Removal {
     Orphan,
     /// To be made again with other values.
     Replug,
+    /// The switch holds a netdev of this name that is gone: to be made again on the one that is there.
+    Detached,
 }
 
 impl fmt::Display for Removal {
@@ -133,6 +135,7 @@ impl fmt::Display for Removal {
             Self::Moved => "its representor is gone, or another",
             Self::Orphan => "its device is gone",
             Self::Replug => "to plug it again with other values",
+            Self::Detached => "to make it again on the netdev that bears its name now",
         })
     }
 }

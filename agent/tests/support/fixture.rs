@@ -204,11 +204,12 @@ pub(crate) struct LinkFixture {
     pub(crate) mtu: u32,
     /// By default that of the SF whose representor has this name.
     pub(crate) phys_port_name: Option<String>,
+    pub(crate) promiscuity: Option<u32>,
 }
 
 impl Default for LinkFixture {
     fn default() -> Self {
-        Self { up: true, mtu: 1500, phys_port_name: None }
+        Self { up: true, mtu: 1500, phys_port_name: None, promiscuity: None }
     }
 }
 
@@ -408,6 +409,7 @@ impl DpuFixture {
                     phys_switch_id: None,
                     up: link.up,
                     mtu: link.mtu,
+                    promiscuity: link.promiscuity,
                     ..Link::default()
                 },
             );

@@ -24,6 +24,8 @@ pub struct Link {
     pub mtu: u32,
     /// Its address, where that is a unicast one of 48 bits.
     pub address: Option<Mac>,
+    /// How many hold it promiscuous, as Open vSwitch does with a system netdev that it has as a port; `None`: not told.
+    pub promiscuity: Option<u32>,
     /// Further names of it.
     pub alternative_names: BTreeSet<String>,
 }

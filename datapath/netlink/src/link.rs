@@ -24,6 +24,7 @@ pub(crate) fn read(message: &LinkMessage) -> Option<(IfName, Link)> {
                 link.address =
                     <[u8; 6]>::try_from(octets.as_slice()).ok().and_then(|octets| Mac::new(octets).ok());
             }
+            LinkAttribute::Promiscuity(count) => link.promiscuity = Some(*count),
             LinkAttribute::PhysPortName(text) => link.phys_port_name = Some(text.clone()),
             LinkAttribute::PhysSwitchId(id) => {
                 link.phys_switch_id = id.id.get(..id.len).map(hex);
@@ -77,6 +78,7 @@ mod tests {
         message.attributes = vec![
             LinkAttribute::IfName("en3f0pf0sf2000".into()),
             LinkAttribute::Mtu(9000),
+            LinkAttribute::Promiscuity(1),
             LinkAttribute::Address(vec![2, 0, 0, 0, 0, 1]),
             LinkAttribute::PhysPortName("pf0sf2000".into()),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Tun)]),
@@ -91,6 +93,7 @@ mod tests {
             kind: Some("tun".into()),
             up: true,
             mtu: 9000,
+            promiscuity: Some(1),
             address: Some("02:00:00:00:00:01".parse().unwrap()),
             alternative_names: ["enp3s0f0npf0sf2000".to_owned()].into(),
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use virtnet_model::Netdevs;
 use virtnet_tests::ovsdb_wire::{inserted, transactions};
 use virtnet_tests::real_world::RealWorld;
 use virtnet_tests::world::{DPU, reason};
@@ -222,6 +223,26 @@ async fn ports_of_a_previous_life_are_adopted_and_orphans_removed() {
     for name in ["other0", "half0"] {
         world.ovs.vsctl(&["get", "port", name, "name"]).unwrap();
     }
+}
+
+/// The switch goes on telling of a port that is attached, whose netdev it has lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_representor_that_was_made_again_is_attached_again() {
+    let world = RealWorld::new(ROOM_FOR_ALL).await.unwrap();
+    let _agent = world.agent().unwrap();
+    world.apply("web-0", hotplug(100)).await.unwrap();
+    world.until_ready(1).await.unwrap();
+    let name = world.representor("web-0").await.unwrap();
+    let held = || Ok(link(&world, &name).is_ok_and(|line| line.contains("PROMISC")));
+    assert!(held().unwrap());
+    let representor = name.parse().unwrap();
+    world.taps.vanish(&representor);
+    world.taps.appear(&representor).unwrap();
+    assert!(!held().unwrap());
+    world.until("the new netdev is the switch's", held).await.unwrap();
+    world.until_ready(1).await.unwrap();
+    let removed = world.events("PortRemoved").await.unwrap();
+    assert!(removed.iter().any(|note| note.contains("bears its name now")), "{removed:?}");
 }
 
 /// The names and specs of 16 hot-plugged PFs, 4 static PFs and 504 VFs.
