@@ -11,6 +11,7 @@ use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
 
 /// What stands behind each part of the DPU.
 #[derive(Debug, clap::Args)]
+#[group(id = "hands")]
 pub(crate) struct Arguments {
     /// The virtio-net controller
     #[arg(long, value_enum)]

@@ -9,11 +9,12 @@ use kube::runtime::wait::await_condition;
 use tokio::time::timeout;
 use virtnet_crds::Dpu;
 use virtnet_crds::conditions::READY;
+use virtnet_local_switch::Programs;
 
 use crate::control_plane::{ControlPlane, LIMIT, free_ports};
 use crate::kubectl::Kubectl;
 use crate::manifests;
-use crate::programs::{Programs, built};
+use crate::programs::built;
 
 /// What a cluster is made of.
 #[derive(Clone, Debug)]

@@ -20,9 +20,9 @@ use kube::runtime::wait::await_condition;
 use kube::{Client, ResourceExt};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
+use virtnet_local_switch::Programs;
 
 use crate::identities::Authority;
-use crate::programs::Programs;
 
 /// Far longer than a start takes on a machine that is busy too.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);

@@ -12,11 +12,12 @@ use tokio::task::AbortHandle;
 use virtnet_agent::{Clock, Config, Metrics, Parts};
 use virtnet_crds::{Dpu, VirtnetDevice};
 use virtnet_embedded_api as embedded;
+use virtnet_local_switch::OpenVSwitch;
 use virtnet_netlink::{NetlinkLinks, Taps};
 use virtnet_ovsdb::OvsSwitch;
 use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
 
-use crate::open_vswitch::OpenVSwitch;
+use crate::open_vswitch;
 use crate::ovsdb_wire::Wire;
 use crate::world::{DPU, LEASES, not_ready};
 
@@ -62,7 +63,7 @@ impl RealWorld {
     /// # Errors
     /// Where Open vSwitch can't be had or started.
     pub async fn new(firmware: &str) -> anyhow::Result<Self> {
-        let ovs = OpenVSwitch::start()?;
+        let ovs = open_vswitch::start()?;
         let wire = Wire::listen(&ovs.folder().join("wire.sock"), &ovs.socket())?;
         let taps = Arc::new(Taps::new(Some(ovs.namespace())));
         let firmware = FirmwareConfig::guide_with(firmware)?;

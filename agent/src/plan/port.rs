@@ -152,7 +152,9 @@ fn clue(stranger: &Port) -> String {
 /// have been read before.
 fn is_detached(input: &Input<'_>, sf: &SubFunction, port: &Port) -> bool {
     let link = input.observed.links.as_ref().ok().and_then(|links| links.get(&sf.representor));
-    port.is_attached() && port.interface_type.is_empty() && link.is_some_and(|link| link.promiscuity == Some(0))
+    port.is_attached()
+        && port.interface_type.is_empty()
+        && link.is_some_and(|link| link.promiscuity == Some(0))
 }
 
 /// Whether the netdev of the representor's name is there and is the SF's.
@@ -179,7 +181,9 @@ fn has_bridge(wanted: &Wanted, switch: &SwitchState) -> bool {
 /// Ports of devices on netdevs that are gone: suspects when seen first, removed when seen again. Then they are made anew.
 pub(super) fn plan_detached(input: &Input<'_>, plan: &mut Plan) {
     for (uid, assessment) in &plan.devices {
-        let (Some(device), Some(sf), Some(port)) = (input.devices.get(uid), &assessment.sf, &assessment.found_port) else {
+        let (Some(device), Some(sf), Some(port)) =
+            (input.devices.get(uid), &assessment.sf, &assessment.found_port)
+        else {
             continue;
         };
         let Some(owner) = port.owner().filter(|_| is_detached(input, sf, port)) else { continue };

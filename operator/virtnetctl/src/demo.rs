@@ -2,15 +2,18 @@
 
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use futures::StreamExt;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use virtnet_crds::VirtnetDevice;
 use virtnet_embedded_api::Listen;
-use virtnet_model::IfName;
+use virtnet_model::{IfName, Port};
 use virtnet_sim::SimConfig;
 
+use crate::ground::{self, Ground};
 use crate::machine::{Machine, Plan};
 use crate::manifest::{self, Manifest};
 use crate::ready::{self, Standing};
@@ -36,6 +39,8 @@ pub(crate) struct Arguments {
     /// Stay up afterwards, for kubectl
     #[arg(long)]
     keep: bool,
+    #[command(flatten)]
+    ground: ground::Arguments,
 }
 
 /// Runs it.
@@ -44,7 +49,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let state =
         tempfile::Builder::new().prefix("virtnet-demo-").tempdir().context("making a temporary directory")?;
     let listen = Listen::Tcp((Ipv4Addr::LOCALHOST, 0).into());
-    let plan = Plan { dpu: DPU, state_dir: state.path(), listen, sim: SimConfig::default() };
+    let ground = Ground::lay(&arguments.ground, SimConfig::default())?;
+    let plan = Plan { dpu: DPU, state_dir: state.path(), listen, ground };
     let machine = Machine::start(plan).await?;
     let shown = tokio::select! {
         result = show(&machine) => result.map(|()| true),
@@ -60,9 +66,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn show(machine: &Machine) -> anyhow::Result<()> {
-    output::line(
-        "A SIMULATED DPU and its host: the API, the agent and what they do are real, the hardware is not.\n",
-    );
+    machine.tell_ground(DPU);
+    output::line("The API, the agent and what they do are real.\n");
     output::line("# The samples are applied.");
     for (file, text) in SAMPLES {
         for name in apply(machine, file, text).await.with_context(|| format!("applying {file}"))? {
@@ -74,20 +79,28 @@ async fn show(machine: &Machine) -> anyhow::Result<()> {
 
     let port = some_port(machine).await?;
     output::line(&format!("\n# Someone deletes the OVS port {port}, behind the agent's back."));
-    machine.sim.delete_port(&port);
-    machine
-        .sim
-        .wait_for_port(&port, LIMIT)
+    let switch = Arc::clone(&machine.ground.parts.switch);
+    let mut events = switch.events();
+    machine.ground.delete_port(&port)?;
+    let back = async {
+        // It may be back already; that it was away is told in either case.
+        events.next().await;
+        while !switch.observe().await.is_ok_and(|state| state.ports.get(&port).is_some_and(Port::is_attached))
+        {
+            events.next().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, back)
         .await
         .with_context(|| format!("waiting for {port} to be made again"))?;
     all_ready(machine, "repairing").await?;
     output::line("The agent has put it back.");
 
     output::line("\n# The host loses power.");
-    machine.sim.shut_down_host();
+    machine.ground.sim.shut_down_host();
     none_ready(machine).await?;
     output::line("\n# It comes back by a cold boot: its hot-plugged functions and VFs are gone.");
-    machine.sim.power_cycle().await;
+    machine.ground.sim.power_cycle().await;
     all_ready(machine, "coming back").await?;
     output::line("All of it is back, as declared.\n");
     print_table(machine).await

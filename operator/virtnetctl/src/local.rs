@@ -12,6 +12,7 @@ use virtnet_embedded_api::Listen;
 use virtnet_sim::{FirmwareConfig, SimConfig};
 
 use crate::folder::{self, Folder, Outcome};
+use crate::ground::{self, Ground};
 use crate::machine::{Machine, Plan};
 use crate::ready::{self, Standing};
 use crate::{access, output, stop};
@@ -26,7 +27,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The simulated DPU's name: devices with this spec.dpu are its own
+    /// The DPU's name: devices with this spec.dpu are its own
     #[arg(long, default_value = "dpu-0", value_name = "NAME", value_parser = dpu_name)]
     dpu: String,
     /// A folder of manifests that is applied and kept in step, removal included
@@ -38,6 +39,8 @@ pub(crate) struct Arguments {
     /// Where the API listens: a loopback address with a port, 0 for a free one, or unix:PATH
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS", value_parser = listen)]
     listen: Listen,
+    #[command(flatten)]
+    ground: ground::Arguments,
     /// Firmware values of the simulated DPU, of the second port as p1/KEY=VALUE
     #[arg(long, value_name = "KEY=VALUE,…", default_value = "", hide_default_value = true)]
     firmware: String,
@@ -56,9 +59,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         folder::check(path)?;
     }
     let sim = SimConfig { firmware, ..SimConfig::default() };
-    let plan = Plan { dpu: &arguments.dpu, state_dir: &state_dir, listen: arguments.listen, sim };
+    let ground = Ground::lay(&arguments.ground, sim)?;
+    let plan = Plan { dpu: &arguments.dpu, state_dir: &state_dir, listen: arguments.listen, ground };
     let machine = Machine::start(plan).await?;
-    output::line(&format!("DPU {} is SIMULATED: no hardware is touched.", arguments.dpu));
+    machine.tell_ground(&arguments.dpu);
     machine.tell_kubeconfig();
     let limit = arguments.until_ready.map(Duration::from_secs);
     let code = tokio::select! {

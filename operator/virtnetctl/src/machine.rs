@@ -1,4 +1,4 @@
-//! One machine with everything on it: the embedded API with its listener, a simulated DPU, and an agent.
+//! One machine with everything on it: the embedded API with its listener, a DPU, and an agent.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use tokio::task::JoinHandle;
-use virtnet_agent::{Clock, LEASE_NAMESPACE, Metrics, Parts};
+use virtnet_agent::{Clock, LEASE_NAMESPACE, Metrics};
 use virtnet_embedded_api::{self as embedded, FileDisk, Listen, Server};
-use virtnet_sim::{Sim, SimConfig};
 
+use crate::ground::Ground;
 use crate::output;
 
 /// How long a stopping listener waits for requests that are under way.
@@ -28,16 +28,16 @@ pub(crate) struct Plan<'a> {
     pub(crate) state_dir: &'a Path,
     /// Where the API listens.
     pub(crate) listen: Listen,
-    /// The simulated DPU.
-    pub(crate) sim: SimConfig,
+    /// The DPU.
+    pub(crate) ground: Ground,
 }
 
 /// A machine that runs.
 pub(crate) struct Machine {
     /// A client of its API, in process.
     pub(crate) client: Client,
-    /// The simulated DPU.
-    pub(crate) sim: Sim,
+    /// The DPU.
+    pub(crate) ground: Ground,
     /// What kubectl needs; none on a unix socket, which kubectl can't use.
     kubeconfig: Option<PathBuf>,
     api: embedded::Api,
@@ -48,7 +48,7 @@ pub(crate) struct Machine {
 impl Machine {
     /// Starts all of it.
     pub(crate) async fn start(plan: Plan<'_>) -> anyhow::Result<Self> {
-        let Plan { dpu, state_dir, listen, sim } = plan;
+        let Plan { dpu, state_dir, listen, ground } = plan;
         std::fs::create_dir_all(state_dir)
             .with_context(|| format!("making the state directory {}", state_dir.display()))?;
         let disk = FileDisk::open(&state_dir.join("api.redb")).context("opening the API's state")?;
@@ -57,18 +57,23 @@ impl Machine {
         let server = Server::start(&api, listen, state_dir).await.context("starting the API's listener")?;
         let client = Client::new(api.service(), "default");
         make_namespace(&client, LEASE_NAMESPACE).await?;
-        let sim = Sim::new(sim);
         let config =
             virtnet_agent::Config { dpu: dpu.to_owned(), lease_namespace: LEASE_NAMESPACE.to_owned() };
-        let agent = virtnet_agent::run(
-            config,
-            client.clone(),
-            Parts::from(&sim),
-            Clock::system(),
-            Metrics::default(),
-        );
+        let parts = ground.parts.clone();
+        let agent = virtnet_agent::run(config, client.clone(), parts, Clock::system(), Metrics::default());
         let kubeconfig = server.kubeconfig_path().map(Path::to_owned);
-        Ok(Self { client, sim, kubeconfig, api, server, agent: tokio::spawn(agent) })
+        Ok(Self { client, ground, kubeconfig, api, server, agent: tokio::spawn(agent) })
+    }
+
+    /// Says what of the DPU is real and what is not.
+    pub(crate) fn tell_ground(&self, dpu: &str) {
+        output::line(&self.ground.told(dpu));
+        if let Some(command) = self.ground.show_command() {
+            output::line(&format!("See it with {command}"));
+        }
+        if let Some(why) = self.ground.why_not() {
+            output::note(&format!("virtnetctl: Open vSwitch is simulated too: {why}"));
+        }
     }
 
     /// Prints the line that points kubectl here.

@@ -6,6 +6,7 @@ mod access;
 mod demo;
 mod folder;
 mod get;
+mod ground;
 mod local;
 mod machine;
 mod manifest;
@@ -34,7 +35,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run everything on this machine: an API for kubectl, an agent, and a simulated DPU
+    /// Run everything on this machine: an API for kubectl, an agent, and a DPU whose hardware is simulated
     Local(local::Arguments),
     /// Show the whole of it on a simulated DPU, then exit
     Demo(demo::Arguments),

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use virtnet_tests::open_vswitch::{DATABASE, SWITCH};
+use virtnet_local_switch::{DATABASE, SWITCH};
 use virtnet_tests::ovsdb_wire::deleted;
 use virtnet_tests::real_world::RealWorld;
 use virtnet_tests::world::DPU;

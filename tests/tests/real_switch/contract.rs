@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use virtnet_local_switch::OpenVSwitch;
 use virtnet_model::{Netdevs, Owner, PartError, Port, PortChange, PortSettings, Switch, SwitchState, VlanId};
 use virtnet_netlink::Taps;
 use virtnet_ovsdb::OvsSwitch;
 use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
-use virtnet_tests::open_vswitch::OpenVSwitch;
+use virtnet_tests::open_vswitch;
 
 /// The representor of a netdev that is there.
 pub(crate) const THERE: &str = "en3f0pf0sf1000";
@@ -190,7 +191,7 @@ async fn the_real_switch_and_the_simulated_one_answer_the_same() {
     let sim = Sim::new(SimConfig { firmware, ..SimConfig::default() });
     let simulated = scenario(&*sim.switch(), &sim).await;
 
-    let ovs = OpenVSwitch::start().unwrap();
+    let ovs = open_vswitch::start().unwrap();
     let taps = Taps::new(Some(ovs.namespace()));
     taps.appear(&THERE.parse().unwrap()).unwrap();
     let switch = OvsSwitch::connect(ovs.address());

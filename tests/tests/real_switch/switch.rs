@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use futures::StreamExt;
+use virtnet_local_switch::{DATABASE, OpenVSwitch, SWITCH};
 use virtnet_model::{ErrorKind, Netdevs, Port, Switch, SwitchState};
 use virtnet_netlink::Taps;
 use virtnet_ovsdb::OvsSwitch;
-use virtnet_tests::open_vswitch::{DATABASE, OpenVSwitch, SWITCH};
+use virtnet_tests::open_vswitch;
 use virtnet_tests::ovsdb_wire::{Wire, transactions};
 
 use crate::contract::{THERE, remove, set, settings};
@@ -21,7 +22,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let ovs = OpenVSwitch::start().unwrap();
+        let ovs = open_vswitch::start().unwrap();
         let taps = Taps::new(Some(ovs.namespace()));
         let switch = OvsSwitch::connect(ovs.address());
         Self { ovs, taps, switch }
