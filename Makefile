@@ -7,8 +7,9 @@ CARGO ?= cargo
 DENY := -D warnings
 SEEDS ?= 20000
 DPUS ?= 2
+ROUNDS ?= 5
 
-.PHONY: help test check control-plane open-vswitch cluster fmt lint docs unit generate soak deny
+.PHONY: help test check control-plane open-vswitch cluster fmt lint docs unit generate soak bench-switch deny
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +46,9 @@ generate: ## write what is generated: manifests/crds
 
 soak: ## the seeded simulation over SEEDS seeds (20000); its last result is in docs/status.md
 	VIRTNET_SEEDS=$(SEEDS) $(CARGO) test --release --locked -p virtnet-tests --test simulation -- --nocapture
+
+bench-switch: check open-vswitch ## 504 ports by the guide's commands, one bare transaction and the agent, ROUNDS (5) times
+	$(CARGO) run -q --locked -p virtnet-tests --bin bench_switch -- --rounds $(ROUNDS)
 
 deny: ## licences, sources and duplicates of dependencies (needs cargo-deny)
 	$(CARGO) deny --offline check bans licenses sources

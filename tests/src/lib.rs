@@ -11,6 +11,7 @@ pub mod control_plane;
 pub mod differential;
 pub mod faults;
 pub mod faulty_way;
+pub mod fuzz;
 mod identities;
 pub mod kubectl;
 pub mod manifests;

@@ -5,6 +5,8 @@
 mod agent;
 mod churn;
 mod contract;
+mod fuzz;
 mod links;
+mod programs;
 mod switch;
 mod traffic;
