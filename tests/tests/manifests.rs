@@ -190,18 +190,18 @@ async fn the_agent_takes_the_arguments_of_the_systemd_unit() {
 }
 
 #[tokio::test]
-async fn the_agent_still_refuses_each_hand_of_the_bluefield_overlay() {
+async fn the_agent_takes_the_bluefield_overlay_but_for_its_controller() {
     let home = TempDir::new().unwrap();
     let all = arguments("bluefield");
-    for hand in ["--controller", "--switch", "--links"] {
-        let value = all.iter().find(|argument| argument.starts_with(&format!("{hand}="))).unwrap();
-        let mut arguments = arguments("simulated");
-        arguments.retain(|argument| !argument.starts_with(&format!("{hand}=")));
-        arguments.push(value.clone());
-        let (code, words) = run(&arguments, home.path()).await;
-        assert!(
-            code == Some(2) && words.contains("invalid value"),
-            "the agent takes {value}: change what manifests/overlays/bluefield and docs/install.md say of it\n{words}"
-        );
-    }
+    let (code, words) = run(&all, home.path()).await;
+    assert!(
+        code == Some(2) && words.contains("invalid value 'vendor:/usr/bin/virtnet' for '--controller"),
+        "change what manifests/overlays/bluefield and docs/install.md say of the controller\n{words}"
+    );
+    let controller = |argument: &String| argument.starts_with("--controller=");
+    let mut others: Vec<_> = all.into_iter().filter(|argument| !controller(argument)).collect();
+    others.push("--controller=sim".to_owned());
+    let (code, words) = run(&others, home.path()).await;
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains("finding the API: "), "{words}");
 }

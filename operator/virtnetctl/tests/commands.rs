@@ -121,7 +121,7 @@ fn get_says_what_is_wrong_in_one_line() {
 fn get_finds_the_local_machine_by_itself() {
     let place = Place::new();
     let mut local = place.command(binary());
-    local.arg("local");
+    local.args(["local", "--switch=sim"]);
     let local = support::Local::start(local);
     local.wait_for_line("export KUBECONFIG=");
     support::eventually("the DPU is shown", || {
@@ -133,7 +133,7 @@ fn get_finds_the_local_machine_by_itself() {
 #[test]
 fn the_demo_shows_both_repairs() {
     let place = Place::new();
-    let run = place.virtnetctl(&["demo"]);
+    let run = place.virtnetctl(&["demo", "--switch=sim"]);
     let printed = run.ok();
     let mut rest = printed.as_str();
     let story = [
@@ -162,7 +162,7 @@ fn the_demo_shows_both_repairs() {
 fn the_demo_can_stay_up_for_kubectl() {
     let place = Place::new();
     let mut demo = place.command(binary());
-    demo.args(["demo", "--keep"]);
+    demo.args(["demo", "--switch=sim", "--keep"]);
     let demo = support::Local::start(demo);
     let line = demo.wait_for_line("export KUBECONFIG=");
     let kubeconfig = line.strip_prefix("export KUBECONFIG=").unwrap();

@@ -147,7 +147,7 @@ fn on_a_unix_socket_there_is_no_kubeconfig_to_mislead() {
     let place = Place::new();
     let local = support::Local::start({
         let mut command = place.command(binary());
-        command.args(["local", "--state-dir", "state", "--listen", "unix:api.sock"]);
+        command.args(["local", "--switch=sim", "--state-dir", "state", "--listen", "unix:api.sock"]);
         command
     });
     local.wait_for_line("kubectl can't use a unix socket: there is no kubeconfig");

@@ -95,7 +95,8 @@ impl Place {
 
     fn local_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(binary());
-        command.arg("local").arg("--state-dir").arg(self.state()).args(arguments);
+        // The same on every machine.
+        command.args(["local", "--switch=sim", "--state-dir"]).arg(self.state()).args(arguments);
         command
     }
 
