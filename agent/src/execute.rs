@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use tokio::sync::Semaphore;
 use virtnet_crds::Reason;
-use virtnet_model::{ErrorKind, PartError, PortChange, Refusal};
+use virtnet_model::{ErrorKind, PartError, Refusal, SwitchChange};
 
 use crate::api::{self, Written};
 use crate::observe::Parts;
@@ -144,7 +144,7 @@ impl Hands {
             Step::SetLink { sf, change, .. } => done(self.parts.links.set(sf, *change).await),
             Step::SetNumVfs { pf, num_vfs, .. } => done(self.parts.host.set_num_vfs(*pf, *num_vfs).await),
             Step::SetFirmware { port, values } => done(self.parts.firmware.set(*port, values).await),
-            Step::SetPort { .. } | Step::RemovePort { .. } => {
+            Step::AddBridge { .. } | Step::SetPort { .. } | Step::RemovePort { .. } => {
                 let mut done = self.take_ports(vec![step.clone()]).await;
                 done.pop().map_or(Ok(None), |done| done.result)
             }
@@ -152,13 +152,16 @@ impl Hands {
     }
 }
 
-fn port_change(step: &Step) -> Option<PortChange> {
+fn port_change(step: &Step) -> Option<SwitchChange> {
     match step {
         Step::SetPort { name, settings, .. } => {
-            Some(PortChange::Set { name: name.clone(), settings: settings.clone() })
+            Some(SwitchChange::SetPort { name: name.clone(), settings: settings.clone() })
+        }
+        Step::AddBridge { name, datapath_type } => {
+            Some(SwitchChange::AddBridge { name: name.clone(), datapath_type: datapath_type.clone() })
         }
         Step::RemovePort { name, owner, .. } => {
-            Some(PortChange::Remove { name: name.clone(), owner: owner.clone() })
+            Some(SwitchChange::RemovePort { name: name.clone(), owner: owner.clone() })
         }
         Step::Register { .. }
         | Step::Release { .. }

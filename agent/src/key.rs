@@ -1,6 +1,6 @@
 //! What a step locks while it runs, and by what its failure is remembered.
 
-use virtnet_model::{EswitchPort, IfName, PfId};
+use virtnet_model::{BridgeName, EswitchPort, IfName, PfId};
 
 use crate::desired::Uid;
 use crate::plan::{Part, Step};
@@ -12,6 +12,8 @@ pub(crate) enum Key {
     Device(Uid, Part),
     /// A port of ours whose device is gone.
     Orphan(IfName),
+    /// A bridge.
+    Bridge(BridgeName),
     /// The switch: one transaction at a time.
     Switch,
     /// `sriov_numvfs` of a PF.
@@ -34,6 +36,7 @@ impl Key {
             | Step::SetPort { device: of, .. }
             | Step::RemovePort { device: Some(of), .. } => device(&of.uid),
             Step::RemovePort { device: None, name, .. } => Self::Orphan(name.clone()),
+            Step::AddBridge { name, .. } => Self::Bridge(name.clone()),
             Step::SetNumVfs { pf, .. } => Self::Vfs(*pf),
             Step::SetFirmware { port, .. } => Self::Firmware(*port),
         }
@@ -43,7 +46,7 @@ impl Key {
     pub(crate) fn of_device(&self) -> Option<(Uid, Part)> {
         match self {
             Self::Device(uid, part) => Some((uid.clone(), *part)),
-            Self::Orphan(_) | Self::Switch | Self::Vfs(_) | Self::Firmware(_) => None,
+            Self::Orphan(_) | Self::Bridge(_) | Self::Switch | Self::Vfs(_) | Self::Firmware(_) => None,
         }
     }
 }

@@ -450,7 +450,8 @@ impl Reconciler {
             Step::SetLink { .. } | Step::SetPort { .. } => uid
                 .and_then(|uid| self.devices.object(uid))
                 .is_some_and(|object| object.status.as_ref().is_some_and(is_ready)),
-            Step::RemovePort { .. }
+            Step::AddBridge { .. }
+            | Step::RemovePort { .. }
             | Step::Unplug { .. }
             | Step::Hotplug { .. }
             | Step::Modify { .. }

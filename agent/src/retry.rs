@@ -61,7 +61,7 @@ impl Retries {
     pub(crate) fn prune(&mut self, devices: &BTreeMap<Uid, Device>) {
         self.failures.retain(|key, failure| match key {
             Key::Device(uid, _) => devices.get(uid).map(|device| device.generation) == failure.generation,
-            Key::Orphan(_) | Key::Switch | Key::Vfs(_) | Key::Firmware(_) => true,
+            Key::Orphan(_) | Key::Bridge(_) | Key::Switch | Key::Vfs(_) | Key::Firmware(_) => true,
         });
     }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::common::{Conditions, NEVER_OBSERVED, Port, conditions_schema, never_observed};
 use crate::controller_conf::ControllerConf;
 use crate::dpu_status::{Allocated, Capacity, FirmwareStatus, Generation, UndeclaredFunction, Versions};
+use crate::limits;
 
 /// What is wanted of the DPU. All of it is optional.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -64,6 +65,9 @@ pub struct DpuSpec {
     /// Wanted firmware settings (mlxconfig).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firmware: Option<FirmwareSpec>,
+    /// What is wanted of Open vSwitch beside the ports of devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<SwitchSpec>,
     /// Wanted settings of the host, where something on the host carries them out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostSpec>,
@@ -116,6 +120,33 @@ fn firmware_values_schema(_: &mut SchemaGenerator) -> Schema {
             "message": "values must be named as mlxconfig names them: capital letters, digits and underscores"
         }]
     })
+}
+
+/// What is wanted of Open vSwitch.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SwitchSpec {
+    /// Bridges that the agent makes where they are not there. It changes and removes none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub bridges: Vec<BridgeSpec>,
+}
+
+/// A bridge that the agent makes.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BridgeSpec {
+    /// Its name: that of a network interface.
+    #[schemars(length(min = 1, max = limits::INTERFACE_NAME_MAX))]
+    #[x_kube(validation = Rule::new("self.matches('^[^/:\\\\s]+$') && self != '.' && self != '..'")
+        .message("bridges[].name must be the name of a network interface: \
+            up to 15 characters, no slash, colon or white space, not . or .."))]
+    pub name: String,
+    /// Its datapath_type as in OVSDB: netdev is the one in userspace; if empty, the kernel's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 32))]
+    pub datapath_type: String,
 }
 
 /// Wanted settings of the host.

@@ -47,7 +47,10 @@ pub use common::{Conditions, DpuSelector, FunctionType, NEVER_OBSERVED, Port};
 pub use controller_conf::{ControllerConf, StaticPfConf, VfConf};
 pub use device::{VirtnetDevice, VirtnetDeviceSpec, VirtnetDeviceStatus};
 pub use device_status::{FunctionStatus, HostStatus, Pending, PortStatus, RepresentorStatus};
-pub use dpu::{Dpu, DpuSpec, DpuStatus, FirmwarePolicy, FirmwarePortSpec, FirmwareSpec, HostSpec, SriovSpec};
+pub use dpu::{
+    BridgeSpec, Dpu, DpuSpec, DpuStatus, FirmwarePolicy, FirmwarePortSpec, FirmwareSpec, HostSpec, SriovSpec,
+    SwitchSpec,
+};
 pub use dpu_status::{
     Allocated, Capacity, FirmwarePortStatus, FirmwareStatus, Generation, PfVfs, PortSfs, UndeclaredFunction,
     Versions,

@@ -16,7 +16,7 @@ use crate::limits;
         tag makes an access port, trunks a trunk port")
     .field_path(".tag"))]
 pub struct PortSpec {
-    /// Name of the bridge: that of a network interface. The bridge must exist; the agent makes none.
+    /// Name of the bridge: that of a network interface. The bridge must exist, or be one that the Dpu says to make.
     #[schemars(length(min = 1, max = limits::INTERFACE_NAME_MAX))]
     #[x_kube(validation = Rule::new("self.matches('^[^/:\\\\s]+$') && self != '.' && self != '..'")
         .message("port.bridge must be the name of a network interface: \

@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 use virtnet_agent::Parts;
 use virtnet_model::{
     Change, Controller, ControllerState, EswitchPort, Events, Firmware, FirmwareState, FirmwareValues,
-    Function, Host, HostState, HotplugRequest, IfName, Link, LinkChange, Links, PartError, PfId, PortChange,
-    SubFunction, Switch, SwitchState, Target,
+    Function, Host, HostState, HotplugRequest, IfName, Link, LinkChange, Links, PartError, PfId, SubFunction,
+    Switch, SwitchChange, SwitchState, Target,
 };
 
 use crate::api_faults::Lag;
@@ -267,12 +267,13 @@ impl Switch for Faulty<dyn Switch> {
     async fn observe(&self) -> Result<SwitchState, PartError> {
         self.inner.observe().await
     }
-    async fn apply(&self, changes: &[PortChange]) -> Result<Vec<Result<(), PartError>>, PartError> {
+    async fn apply(&self, changes: &[SwitchChange]) -> Result<Vec<Result<(), PartError>>, PartError> {
         let names: Vec<_> = changes
             .iter()
             .map(|change| match change {
-                PortChange::Remove { name, .. } => format!("-{name}"),
-                PortChange::Set { name, .. } => format!("+{name}"),
+                SwitchChange::AddBridge { name, .. } => format!("+bridge {name}"),
+                SwitchChange::RemovePort { name, .. } => format!("-{name}"),
+                SwitchChange::SetPort { name, .. } => format!("+{name}"),
             })
             .collect();
         let what = format!("switch {}", names.join(" "));

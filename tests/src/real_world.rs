@@ -119,9 +119,16 @@ impl RealWorld {
     /// Where the API refuses it.
     pub async fn make_vfs(&self, count: u16) -> anyhow::Result<()> {
         let sriov: Vec<_> = (0..4).map(|pf| json!({"pf": pf, "numVfs": count})).collect();
+        self.apply_dpu(json!({"host": {"sriov": sriov}})).await
+    }
+
+    /// Declares the Dpu with this spec.
+    ///
+    /// # Errors
+    /// Where the API refuses it.
+    pub async fn apply_dpu(&self, spec: Value) -> anyhow::Result<()> {
         let object = json!({
-            "apiVersion": virtnet_crds::API_VERSION, "kind": "Dpu", "metadata": {"name": DPU},
-            "spec": {"host": {"sriov": sriov}},
+            "apiVersion": virtnet_crds::API_VERSION, "kind": "Dpu", "metadata": {"name": DPU}, "spec": spec,
         });
         let dpus: Api<Dpu> = Api::all(self.client.clone());
         dpus.patch(DPU, &PatchParams::apply("test"), &Patch::Apply(object))

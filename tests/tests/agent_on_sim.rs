@@ -155,7 +155,7 @@ async fn what_others_change_is_repaired_by_event_and_told_by_an_event() {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let switch = world.sim.switch().observe().await.unwrap();
             let port = switch.ports.get(&name).unwrap_or_else(|| panic!("{drift}: {name} is gone"));
-            assert_eq!(port.tag.map(virtnet_model::VlanId::get), Some(100), "{drift}");
+            assert_eq!(port.tag, Some(100), "{drift}");
             assert_eq!(port.external_ids.get("iface-id").map(String::as_str), Some("web"), "{drift}");
             assert!(port.is_attached(), "{drift}: {port:?}");
             let links = world.sim.links().observe().await.unwrap();

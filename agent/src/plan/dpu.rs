@@ -30,7 +30,20 @@ pub(super) fn plan(input: &Input<'_>, claims: &Claims<'_>, steps: &mut Vec<Step>
     }
     plan_sriov(input, claims, &mut assessment, steps);
     plan_firmware(input, &mut assessment, steps);
+    plan_bridges(input, steps);
     assessment
+}
+
+/// Makes the wanted bridges that are not there.
+fn plan_bridges(input: &Input<'_>, steps: &mut Vec<Step>) {
+    let Ok(switch) = &input.observed.switch else { return };
+    for bridge in input.dpu_spec.switch.iter().flat_map(|switch| &switch.bridges) {
+        // The API takes no other names.
+        let Ok(name) = bridge.name.parse() else { continue };
+        if !switch.bridges.contains(&name) {
+            steps.push(Step::AddBridge { name, datapath_type: bridge.datapath_type.clone() });
+        }
+    }
 }
 
 /// Brings `sriov_numvfs` to what the spec wants. VFs that drivers use are not destroyed for another number.

@@ -137,7 +137,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     port::plan_detached(input, &mut plan);
     plan.dpu = dpu::plan(input, &claims, &mut plan.steps);
     plan.steps.sort_by_key(|step| match step {
-        Step::RemovePort { .. } => 0,
+        Step::AddBridge { .. } | Step::RemovePort { .. } => 0,
         Step::Unplug { .. } => 1,
         Step::Release { .. } => 2,
         Step::Register { .. } => 3,

@@ -94,7 +94,10 @@ pub(super) fn plan(
     }
     let ours = found.filter(|port| port.owner().is_some_and(|owner| owner == settings.owner));
     if !switch.bridges.contains(&wanted.bridge) {
-        let message = format!("there is no bridge {}: make it with ovs-vsctl add-br {0}", wanted.bridge);
+        let message = format!(
+            "there is no bridge {}: make it with ovs-vsctl add-br {0}, or by spec.switch.bridges of the Dpu",
+            wanted.bridge
+        );
         return (Stand::not(Reason::BridgeNotFound, message), ours.cloned());
     }
     if let Some(port) = ours.filter(|port| port.matches(&settings)) {

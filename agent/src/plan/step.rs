@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use virtnet_model::{
-    Change, EswitchPort, FirmwareValues, HotplugRequest, IfName, LinkChange, Mac, Owner, PfId, Port,
-    PortSettings, SubFunction, Target,
+    BridgeName, Change, EswitchPort, FirmwareValues, HotplugRequest, IfName, LinkChange, Mac, Owner, PfId,
+    Port, PortSettings, SubFunction, Target,
 };
 
 use crate::desired::{DeviceKey, Uid};
@@ -33,6 +33,13 @@ pub enum Step {
     Release {
         /// Whose.
         device: For,
+    },
+    /// Make a bridge that the Dpu's spec wants.
+    AddBridge {
+        /// Its name.
+        name: BridgeName,
+        /// Its datapath as in OVSDB; empty: the kernel's.
+        datapath_type: String,
     },
     /// Take a port of ours off the switch.
     RemovePort {
@@ -149,7 +156,7 @@ pub enum Part {
     Function,
     /// The representor.
     Representor,
-    /// The port.
+    /// The port, or a bridge for ports.
     Port,
     /// Host or firmware: no device's.
     Dpu,
@@ -167,7 +174,7 @@ impl Step {
             | Self::SetLink { device, .. }
             | Self::SetPort { device, .. } => Some(device),
             Self::RemovePort { device, .. } => device.as_ref(),
-            Self::SetNumVfs { .. } | Self::SetFirmware { .. } => None,
+            Self::AddBridge { .. } | Self::SetNumVfs { .. } | Self::SetFirmware { .. } => None,
         }
     }
 
@@ -177,7 +184,7 @@ impl Step {
             Self::Register { .. } | Self::Release { .. } => Part::Object,
             Self::Unplug { .. } | Self::Hotplug { .. } | Self::Modify { .. } => Part::Function,
             Self::SetLink { .. } => Part::Representor,
-            Self::RemovePort { .. } | Self::SetPort { .. } => Part::Port,
+            Self::AddBridge { .. } | Self::RemovePort { .. } | Self::SetPort { .. } => Part::Port,
             Self::SetNumVfs { .. } | Self::SetFirmware { .. } => Part::Dpu,
         }
     }
@@ -187,6 +194,7 @@ impl Step {
         match self {
             Self::Register { .. } => "Registered",
             Self::Release { .. } => "Released",
+            Self::AddBridge { .. } => "BridgeAdded",
             Self::RemovePort { .. } => "PortRemoved",
             Self::Unplug { .. } => "Unplugged",
             Self::Hotplug { .. } => "Plugged",
@@ -222,6 +230,7 @@ impl Step {
             | Self::Modify { .. }
             | Self::SetLink { .. }
             | Self::SetPort { .. }
+            | Self::AddBridge { .. }
             | Self::SetFirmware { .. } => None,
         }
     }
@@ -247,6 +256,12 @@ impl fmt::Display for Step {
                 write!(f, "register {} with MAC {}", device.key, macs.join(" and "))
             }
             Self::Release { device } => write!(f, "release {}", device.key),
+            Self::AddBridge { name, datapath_type } if datapath_type.is_empty() => {
+                write!(f, "add bridge {name}")
+            }
+            Self::AddBridge { name, datapath_type } => {
+                write!(f, "add bridge {name} with datapath {datapath_type}")
+            }
             Self::RemovePort { name, owner, why, .. } => {
                 write!(f, "remove OVS port {name} of {}: {why}", owner.device)
             }

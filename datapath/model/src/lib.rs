@@ -42,4 +42,4 @@ pub use net::{BridgeName, IfName, Mac, Mtu, ParseError, VlanId};
 pub use netdevs::Netdevs;
 pub use pci::{Bdf, PfId, QueueSize, VfId, Vuid};
 pub use sf::{EswitchPort, SfNumber, Uplink, representor_name};
-pub use switch::{Owner, Port, PortChange, PortSettings, Switch, SwitchState};
+pub use switch::{Owner, Port, PortSettings, Switch, SwitchChange, SwitchState};

@@ -144,11 +144,18 @@ pub struct SwitchState {
     pub ports: BTreeMap<IfName, Port>,
 }
 
-/// One port's change.
+/// One change of the switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PortChange {
+pub enum SwitchChange {
+    /// Make a bridge, if it is not there. One that is there stays as it is.
+    AddBridge {
+        /// Its name.
+        name: BridgeName,
+        /// Its datapath as in OVSDB, such as `netdev`; empty: the kernel's.
+        datapath_type: String,
+    },
     /// Take the port away, if it is still marked as this owner's.
-    Remove {
+    RemovePort {
         /// The port's name.
         name: IfName,
         /// Whose it must be.
@@ -156,7 +163,7 @@ pub enum PortChange {
     },
     /// Make the port, or bring ours to these settings. Someone else's port of the name is left alone:
     /// [`crate::Refusal::PortConflict`].
-    Set {
+    SetPort {
         /// The port's name.
         name: IfName,
         /// How it shall be.
@@ -175,7 +182,7 @@ pub trait Switch: Send + Sync + fmt::Debug {
     /// outer error: none was made, or it is not known whether they were; observe tells.
     ///
     /// Whether a port came up is not in the answer: observe tells its `ofport` and `error`.
-    async fn apply(&self, changes: &[PortChange]) -> Result<Vec<Result<(), PartError>>, PartError>;
+    async fn apply(&self, changes: &[SwitchChange]) -> Result<Vec<Result<(), PartError>>, PartError>;
 
     /// Bridges and ports come, go and change.
     fn events(&self) -> Events;

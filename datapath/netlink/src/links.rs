@@ -90,7 +90,7 @@ impl NetlinkLinks {
                     .find(|(found, _)| found == name)
                     .map(|(_, link)| link))
             }
-            Err(LinkError::Kernel(errno)) if errno == Errno::ENODEV => Ok(None),
+            Err(LinkError::Kernel(Errno::ENODEV)) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use virtnet_model::{
-    BridgeName, Events, IfName, Owner, PartError, Port, PortChange, PortSettings, Refusal, Switch,
+    BridgeName, Events, IfName, Owner, PartError, Port, PortSettings, Refusal, Switch, SwitchChange,
     SwitchState, VlanId,
 };
 
@@ -99,20 +99,32 @@ impl World {
         Err(PartError::unavailable(format!("{doing}: connect to ovsdb-server: Connection refused")))
     }
 
-    fn apply(&mut self, changes: &[PortChange]) -> Result<Vec<Result<(), PartError>>, PartError> {
+    fn apply(&mut self, changes: &[SwitchChange]) -> Result<Vec<Result<(), PartError>>, PartError> {
         self.reachable("change ports")?;
         self.switch_answers("change ports")?;
         let results = changes
             .iter()
             .map(|change| match change {
-                PortChange::Remove { name, owner } => {
+                SwitchChange::AddBridge { name, datapath_type: _ } => self.add_bridge(name),
+                SwitchChange::RemovePort { name, owner } => {
                     self.remove_port(name, owner);
                     Ok(())
                 }
-                PortChange::Set { name, settings } => self.set_port(name, settings),
+                SwitchChange::SetPort { name, settings } => self.set_port(name, settings),
             })
             .collect();
         Ok(results)
+    }
+
+    fn add_bridge(&mut self, name: &BridgeName) -> Result<(), PartError> {
+        if self.switch.ports.keys().any(|port| port.as_str() == name.as_str()) {
+            let message = format!("add bridge {name}: a port has this name");
+            return Err(PartError::refused(Refusal::PortConflict, message));
+        }
+        if self.switch.bridges.insert(name.clone()) {
+            self.touch(Part::Switch);
+        }
+        Ok(())
     }
 
     /// A port that is no longer this owner's is as good as removed.
@@ -217,7 +229,7 @@ impl Switch for SimSwitch {
         })
     }
 
-    async fn apply(&self, changes: &[PortChange]) -> Result<Vec<Result<(), PartError>>, PartError> {
+    async fn apply(&self, changes: &[SwitchChange]) -> Result<Vec<Result<(), PartError>>, PartError> {
         self.0.perform(Effect::SwitchApply, |world| world.apply(changes)).await
     }
 

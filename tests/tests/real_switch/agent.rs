@@ -225,6 +225,34 @@ async fn ports_of_a_previous_life_are_adopted_and_orphans_removed() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_that_the_dpu_says_to_make_is_made_again_when_it_goes() {
+    let world = RealWorld::new(ROOM_FOR_ALL).await.unwrap();
+    let _agent = world.agent().unwrap();
+    let mut spec = hotplug(100);
+    spec["port"]["bridge"] = json!("ovsbr9");
+    world.apply("web-0", spec).await.unwrap();
+    let message = wait_for_reason(&world, "web-0", "BridgeNotFound").await;
+    assert!(message.contains("spec.switch.bridges"), "{message}");
+    let bridges =
+        json!([{"name": "ovsbr9", "datapathType": "netdev"}, {"name": "ovsbr1", "datapathType": "system"}]);
+    world.apply_dpu(json!({"switch": {"bridges": bridges}})).await.unwrap();
+    world.until_ready(1).await.unwrap();
+    let told = world.ovs.vsctl(&["get", "bridge", "ovsbr9", "datapath_type"]).unwrap();
+    assert_eq!(told.trim(), "netdev");
+    assert_eq!(
+        world.ovs.vsctl(&["get", "bridge", "ovsbr1", "datapath_type"]).unwrap().trim(),
+        "netdev",
+        "it was there"
+    );
+    world.ovs.vsctl(&["del-br", "ovsbr9"]).unwrap();
+    world
+        .until("the bridge is back", || Ok(world.ovs.vsctl(&["br-exists", "ovsbr9"]).is_ok()))
+        .await
+        .unwrap();
+    world.until_ready(1).await.unwrap();
+}
+
 /// The switch goes on telling of a port that is attached, whose netdev it has lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_representor_that_was_made_again_is_attached_again() {

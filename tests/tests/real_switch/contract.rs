@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use virtnet_local_switch::OpenVSwitch;
-use virtnet_model::{Netdevs, Owner, PartError, Port, PortChange, PortSettings, Switch, SwitchState, VlanId};
+use virtnet_model::{
+    Netdevs, Owner, PartError, Port, PortSettings, Switch, SwitchChange, SwitchState, VlanId,
+};
 use virtnet_netlink::Taps;
 use virtnet_ovsdb::OvsSwitch;
 use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
@@ -30,12 +32,12 @@ pub(crate) fn settings(bridge: &str, device: &str) -> PortSettings {
     }
 }
 
-pub(crate) fn set(name: &str, settings: &PortSettings) -> PortChange {
-    PortChange::Set { name: name.parse().unwrap(), settings: settings.clone() }
+pub(crate) fn set(name: &str, settings: &PortSettings) -> SwitchChange {
+    SwitchChange::SetPort { name: name.parse().unwrap(), settings: settings.clone() }
 }
 
-pub(crate) fn remove(name: &str, settings: &PortSettings) -> PortChange {
-    PortChange::Remove { name: name.parse().unwrap(), owner: settings.owner.clone() }
+pub(crate) fn remove(name: &str, settings: &PortSettings) -> SwitchChange {
+    SwitchChange::RemovePort { name: name.parse().unwrap(), owner: settings.owner.clone() }
 }
 
 /// What others do to a switch.
@@ -178,6 +180,18 @@ async fn scenario(switch: &dyn Switch, levers: &(impl Levers + Sync)) -> Vec<Vec
     let changes = [remove(THERE, &wanted), set(THERE, &settings("ovsbr1", "web-9"))];
     story.push(said(switch.apply(&changes).await));
     story.push(state(switch, |state| port(state, THERE).is_some_and(Port::is_attached)).await);
+    // A bridge that is there stays as it is, one that is not is made, and has ports from then on.
+    let add =
+        |name: &str| SwitchChange::AddBridge { name: name.parse().unwrap(), datapath_type: "netdev".into() };
+    story.push(said(switch.apply(&[add("ovsbr1"), add("ovsbr7"), add("foreign0")]).await));
+    let moved = settings("ovsbr7", "web-9");
+    story.push(said(switch.apply(&[set(THERE, &moved)]).await));
+    story.push(
+        state(switch, |state| {
+            port(state, THERE).is_some_and(|port| port.bridge.as_str() == "ovsbr7" && port.is_attached())
+        })
+        .await,
+    );
     levers.delete(THERE);
     story.push(state(switch, |state| port(state, THERE).is_none()).await);
     // As good as removed.

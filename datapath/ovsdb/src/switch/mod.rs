@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use serde_json::Value;
 use tokio::sync::Mutex;
-use virtnet_model::{Changed, Events, PartError, PortChange, Switch, SwitchState};
+use virtnet_model::{Changed, Events, PartError, Switch, SwitchChange, SwitchState};
 
 use crate::address::Address;
 use crate::client::Client;
@@ -104,7 +104,7 @@ impl Switch for OvsSwitch {
         self.mirror("observe ports", &replica).map(state::state)
     }
 
-    async fn apply(&self, changes: &[PortChange]) -> Result<Vec<Result<(), PartError>>, PartError> {
+    async fn apply(&self, changes: &[SwitchChange]) -> Result<Vec<Result<(), PartError>>, PartError> {
         let doing = "change ports";
         let _turn = self.turn.lock().await;
         let (mut left_out, mut errors) = (BTreeSet::new(), Vec::new());

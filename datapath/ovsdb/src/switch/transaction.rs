@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
-use virtnet_model::{IfName, Owner, PartError, Port, PortChange, PortSettings, Refusal};
+use virtnet_model::{BridgeName, IfName, Owner, PartError, Port, PortSettings, Refusal, SwitchChange};
 
 use super::state::{Rows, interfaces, port};
 use crate::column::{map, set, uuid};
@@ -52,7 +52,7 @@ struct Builder<'m> {
 /// Plans these changes. Those in `left_out` are not made: an earlier attempt showed that they can't be.
 pub(super) fn plan<'m>(
     mirror: &'m Mirror,
-    changes: &'m [PortChange],
+    changes: &'m [SwitchChange],
     left_out: &BTreeSet<usize>,
 ) -> Transaction {
     let mut builder = Builder {
@@ -69,11 +69,12 @@ pub(super) fn plan<'m>(
         .enumerate()
         .map(|(index, change)| match change {
             _ if left_out.contains(&index) => Ok(()),
-            PortChange::Remove { name, owner } => {
+            SwitchChange::AddBridge { name, datapath_type } => builder.add_bridge(index, name, datapath_type),
+            SwitchChange::RemovePort { name, owner } => {
                 builder.remove(index, name, owner);
                 Ok(())
             }
-            PortChange::Set { name, settings } => builder.set(index, name, settings),
+            SwitchChange::SetPort { name, settings } => builder.set(index, name, settings),
         })
         .collect();
     Transaction { operations: builder.finish(), results }
@@ -100,6 +101,30 @@ fn ports(mirror: &Mirror) -> BTreeMap<&str, &str> {
 impl<'m> Builder<'m> {
     fn rows(&self, name: &IfName) -> Option<Rows<'m>> {
         self.present.get(name.as_str()).copied()
+    }
+
+    /// A bridge with its local port, as ovs-vsctl(8) makes one.
+    fn add_bridge(&mut self, index: usize, name: &BridgeName, datapath_type: &str) -> Result<(), PartError> {
+        if self.bridges.contains_key(name.as_str()) {
+            return Ok(());
+        }
+        if self.ports.contains_key(name.as_str()) || self.present.contains_key(name.as_str()) {
+            let message = format!("add bridge {name}: a port has this name");
+            return Err(PartError::refused(Refusal::PortConflict, message));
+        }
+        let row = |table: &str, id: &str, columns: Value| json!({"op": "insert", "table": table, "uuid-name": format!("{id}{index}"), "row": columns});
+        let named = |id: &str| json!(["named-uuid", format!("{id}{index}")]);
+        let name = name.as_str();
+        self.push(Some(index), row("Interface", "interface", json!({"name": name, "type": "internal"})));
+        self.push(Some(index), row("Port", "port", json!({"name": name, "interfaces": named("interface")})));
+        let columns = json!({"name": name, "ports": named("port"), "datapath_type": datapath_type});
+        self.push(Some(index), row("Bridge", "bridge", columns));
+        let mutations = json!([["bridges", "insert", set([named("bridge")])]]);
+        self.push(
+            Some(index),
+            json!({"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": mutations}),
+        );
+        Ok(())
     }
 
     /// A port that is no longer this owner's is as good as removed.

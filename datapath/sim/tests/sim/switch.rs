@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use virtnet_model::{
-    ErrorKind, LinkChange, Mtu, Owner, Port, PortChange, PortSettings, Refusal, SubFunction, SwitchState,
+    ErrorKind, LinkChange, Mtu, Owner, Port, PortSettings, Refusal, SubFunction, SwitchChange, SwitchState,
 };
 use virtnet_sim::{Effect, Sim};
 
@@ -26,12 +26,12 @@ fn settings(bridge: &str, device: &str) -> PortSettings {
     }
 }
 
-fn set(name: &str, settings: PortSettings) -> PortChange {
-    PortChange::Set { name: name.parse().unwrap(), settings }
+fn set(name: &str, settings: PortSettings) -> SwitchChange {
+    SwitchChange::SetPort { name: name.parse().unwrap(), settings }
 }
 
-fn remove(name: &str, device: &str) -> PortChange {
-    PortChange::Remove { name: name.parse().unwrap(), owner: owner(device) }
+fn remove(name: &str, device: &str) -> SwitchChange {
+    SwitchChange::RemovePort { name: name.parse().unwrap(), owner: owner(device) }
 }
 
 fn foreign(bridge: &str) -> Port {
