@@ -13,7 +13,7 @@ use virtnet_crds::{
     Uplink as UplinkSpec, VirtnetDevice, VirtnetDeviceSpec,
 };
 use virtnet_model::{
-    BridgeName, Features, Mac, Mtu, ParseError, PfId, QueueSize, SfNumber, Uplink, VfId, VlanId, Vuid,
+    BridgeName, Features, Mac, Mtu, Owner, ParseError, PfId, QueueSize, SfNumber, Uplink, VfId, VlanId, Vuid,
 };
 
 /// Annotation of a hot-plugged device: the MACs, with commas, that its function may bear.
@@ -375,12 +375,42 @@ impl WantedPort {
         let vlan = |field| move |id: &u16| VlanId::try_from(u32::from(*id)).map_err(Unusable::at(field));
         Ok(Self {
             bridge: bridge.parse().map_err(Unusable::at("port.bridge"))?,
-            interface_type: type_.clone(),
+            interface_type: interface_type(type_)?,
             tag: tag.as_ref().map(vlan("port.tag")).transpose()?,
             trunks: trunks.iter().map(vlan("port.trunks")).collect::<Result<_, _>>()?,
-            external_ids: external_ids.clone(),
+            external_ids: parse_external_ids(external_ids)?,
         })
     }
+}
+
+/// Whether this can be a type of interfaces or datapaths in OVSDB. Empty: the default one.
+pub(crate) fn is_ovs_type(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+}
+
+fn interface_type(text: &str) -> Result<String, Unusable> {
+    if is_ovs_type(text) {
+        return Ok(text.to_owned());
+    }
+    let reason = format!("{text:?} is not a type of OVS interfaces: letters, digits, - and _");
+    Err(Unusable { field: "port.type", reason })
+}
+
+/// The keys that we wrote are noted with commas between them, and ovsdb-server ends a connection that brings it a NUL.
+fn parse_external_ids(ids: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Unusable> {
+    let unusable = |reason| Unusable { field: "port.externalIds", reason };
+    for (key, value) in ids {
+        if key.contains(',') || key.starts_with(Owner::KEY_PREFIX) {
+            return Err(unusable(format!(
+                "the key {key:?} has a comma, or begins with {}",
+                Owner::KEY_PREFIX
+            )));
+        }
+        if key.contains(char::is_control) || value.contains(char::is_control) {
+            return Err(unusable(format!("{key:?}={value:?} has control characters")));
+        }
+    }
+    Ok(ids.clone())
 }
 
 #[cfg(test)]
@@ -402,6 +432,30 @@ mod tests {
     fn our_keys_in_open_vswitch_are_those_that_a_manifest_may_not_set() {
         use virtnet_crds::external_id;
         assert_eq!(virtnet_model::Owner::KEY_PREFIX, external_id::RESERVED_PREFIX);
+    }
+
+    #[test]
+    fn what_the_switch_could_not_take_or_keep_is_not_wanted() {
+        let parse = |type_: &str, key: &str, value: &str| {
+            let port = PortSpec {
+                bridge: "ovsbr1".to_owned(),
+                type_: type_.to_owned(),
+                external_ids: [(key.to_owned(), value.to_owned())].into(),
+                ..PortSpec::default()
+            };
+            WantedPort::parse(&port).map(drop).map_err(|unusable| unusable.field)
+        };
+        assert_eq!(parse("dpdk", "iface-id", "a b=ü,\u{2028}"), Ok(()));
+        for (type_, key, value, field) in [
+            ("dpdk\0", "iface-id", "a", "port.type"),
+            ("", "iface,id", "a", "port.externalIds"),
+            ("", "iface\0id", "a", "port.externalIds"),
+            ("", "iface-id", "a\0", "port.externalIds"),
+            ("", "iface-id", "a\n", "port.externalIds"),
+            ("", "virtnet-uid", "a", "port.externalIds"),
+        ] {
+            assert_eq!(parse(type_, key, value), Err(field), "{type_:?} {key:?}={value:?}");
+        }
     }
 
     #[test]

@@ -139,13 +139,15 @@ pub struct SwitchSpec {
 pub struct BridgeSpec {
     /// Its name: that of a network interface.
     #[schemars(length(min = 1, max = limits::INTERFACE_NAME_MAX))]
-    #[x_kube(validation = Rule::new("self.matches('^[^/:\\\\s]+$') && self != '.' && self != '..'")
+    #[x_kube(validation = Rule::new("self.matches('^[!-.0-9;-~]+$') && self != '.' && self != '..'")
         .message("bridges[].name must be the name of a network interface: \
-            up to 15 characters, no slash, colon or white space, not . or .."))]
+            up to 15 printable characters of ASCII, no slash, colon or white space, not . or .."))]
     pub name: String,
     /// Its datapath_type as in OVSDB: netdev is the one in userspace; if empty, the kernel's.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9_-]*$')")
+        .message("bridges[].datapathType must be a datapath_type of OVSDB: letters, digits, - and _"))]
     pub datapath_type: String,
 }
 

@@ -9,7 +9,7 @@ use virtnet_model::{
 };
 
 use super::{Claims, Input, Step, function};
-use crate::desired::WantedFunction;
+use crate::desired::{WantedFunction, is_ovs_type};
 
 /// How the DPU itself stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,9 +38,9 @@ pub(super) fn plan(input: &Input<'_>, claims: &Claims<'_>, steps: &mut Vec<Step>
 fn plan_bridges(input: &Input<'_>, steps: &mut Vec<Step>) {
     let Ok(switch) = &input.observed.switch else { return };
     for bridge in input.dpu_spec.switch.iter().flat_map(|switch| &switch.bridges) {
-        // The API takes no other names.
+        // The API takes no other names and types.
         let Ok(name) = bridge.name.parse() else { continue };
-        if !switch.bridges.contains(&name) {
+        if !switch.bridges.contains(&name) && is_ovs_type(&bridge.datapath_type) {
             steps.push(Step::AddBridge { name, datapath_type: bridge.datapath_type.clone() });
         }
     }
