@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail};
 use clap::ValueEnum;
 use virtnet_agent::Parts;
-use virtnet_netlink::{NetlinkLinks, Taps};
+use virtnet_netlink::{NetlinkLinks, Representors, Taps};
 use virtnet_ovsdb::{Address, OvsSwitch};
 use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
 
@@ -39,7 +39,7 @@ enum SwitchKind {
     Ovsdb(Address),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum LinksKind {
     /// The simulation, in memory
     Sim,
@@ -72,21 +72,24 @@ impl Arguments {
         let Self { controller: ControllerKind::Sim, switch, links, sim_firmware } = self;
         let firmware = FirmwareConfig::guide_with(&sim_firmware).context("reading --sim-firmware")?;
         let config = SimConfig { firmware, ..SimConfig::default() };
-        let sim = match links {
-            LinksKind::Sim => Sim::new(config),
-            LinksKind::Netlink => Sim::on_netdevs(config, Arc::new(Taps::new(None))),
-        };
-        let mut parts = Parts::from(&sim);
-        if links == LinksKind::Netlink {
-            parts.links = Arc::new(NetlinkLinks::open().context("opening the sockets of rtnetlink")?);
-        }
-        if let SwitchKind::Ovsdb(address) = switch {
-            ensure!(
-                links == LinksKind::Netlink,
+        Ok(match (switch, links) {
+            (SwitchKind::Sim, LinksKind::Sim) => {
+                let sim = Sim::new(config);
+                Hands { parts: Parts::from(&sim), _sim: sim }
+            }
+            (SwitchKind::Ovsdb(address), LinksKind::Netlink) => {
+                let sim = Sim::on_netdevs(config, Arc::new(Taps::new(None)));
+                let links =
+                    NetlinkLinks::open(Representors::Taps).context("opening the sockets of rtnetlink")?;
+                let (links, switch) = (Arc::new(links), Arc::new(OvsSwitch::connect(address)));
+                Hands { parts: Parts { links, switch, ..Parts::from(&sim) }, _sim: sim }
+            }
+            (SwitchKind::Ovsdb(address), LinksKind::Sim) => bail!(
                 "--switch=ovsdb:{address} needs --links=netlink: Open vSwitch can't attach simulated netdevs"
-            );
-            parts.switch = Arc::new(OvsSwitch::connect(address));
-        }
-        Ok(Hands { parts, _sim: sim })
+            ),
+            (SwitchKind::Sim, LinksKind::Netlink) => bail!(
+                "--links=netlink needs --switch=ovsdb:ADDRESS: a simulated switch can't attach the kernel's netdevs"
+            ),
+        })
     }
 }

@@ -11,14 +11,19 @@ const NOWHERE: &str = r#"{"apiVersion": "v1", "kind": "Config", "current-context
     "users": [{"name": "u", "user": {}}],
     "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}"#;
 
+fn nowhere() -> std::io::Result<tempfile::NamedTempFile> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(NOWHERE.as_bytes())?;
+    Ok(file)
+}
+
 #[test]
 fn asked_to_stop_it_ends_well_although_the_api_is_out_of_reach() {
-    let path = std::env::temp_dir().join(format!("virtnet-agent-{}.kubeconfig", std::process::id()));
-    std::fs::File::create(&path).unwrap().write_all(NOWHERE.as_bytes()).unwrap();
+    let kubeconfig = nowhere().unwrap();
     for signal in ["TERM", "INT"] {
         let mut agent = Command::new(AGENT)
             .args(["run", "--dpu", "dpu-0", "--http", "127.0.0.1:0", "--kubeconfig"])
-            .arg(&path)
+            .arg(kubeconfig.path())
             .args(["--controller", "sim", "--switch", "sim", "--links", "sim"])
             .stderr(Stdio::piped())
             .spawn()
@@ -29,7 +34,6 @@ fn asked_to_stop_it_ends_well_although_the_api_is_out_of_reach() {
         assert!(sent.success());
         assert_eq!(agent.wait().unwrap().code(), Some(0), "{signal}");
     }
-    std::fs::remove_file(path).unwrap();
 }
 
 #[test]
@@ -41,4 +45,23 @@ fn a_filter_that_can_not_be_understood_is_refused() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--log virtnet=loud"));
+}
+
+#[test]
+fn a_switch_and_netdevs_that_can_not_meet_are_refused() {
+    for (switch, links, why) in [
+        ("ovsdb:unix:/nowhere/db.sock", "sim", "--switch=ovsdb:unix:/nowhere/db.sock needs --links=netlink"),
+        ("sim", "netlink", "--links=netlink needs --switch=ovsdb:ADDRESS"),
+    ] {
+        let output = Command::new(AGENT)
+            .args(["run", "--dpu", "dpu-0", "--http", "127.0.0.1:0", "--kubeconfig"])
+            .arg(nowhere().unwrap().path())
+            .args(["--controller", "sim", "--switch", switch, "--links", links])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(why), "{said}");
+        assert!(!said.contains('\u{1b}'), "colours are for terminals: {said}");
+    }
 }

@@ -12,12 +12,11 @@ use crate::{Events, IfName, Mac, Mtu, PartError, SubFunction};
 pub struct Link {
     /// The kernel's number of it, which is never another's in the same namespace.
     pub index: u32,
-    /// `phys_port_name`, where the driver gives one.
+    /// `phys_port_name`, where the driver gives one. A TAP that stands for a representor where there is no hardware has
+    /// what the driver would give, see [`crate::phys_port_name_of`].
     pub phys_port_name: Option<String>,
     /// `phys_switch_id`, where the driver gives one.
     pub phys_switch_id: Option<String>,
-    /// What kind of software netdev it is, such as `tun` or `veth` (IFLA_INFO_KIND); `None`: it is a device's.
-    pub kind: Option<String>,
     /// IFF_UP.
     pub up: bool,
     /// MTU in bytes; any value that the kernel allows.
@@ -31,17 +30,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// The kind of TAPs and TUNs.
-    const TAP: &str = "tun";
-
     /// Whether this, found under the name of that SF's representor, is its representor: name and `phys_port_name` must
-    /// agree before it may be touched. A TAP, which stands for a representor where there is no hardware, has no
-    /// `phys_port_name`, and is taken by its name.
+    /// agree before it may be touched.
     pub fn represents(&self, sf: &SubFunction) -> bool {
-        match &self.phys_port_name {
-            Some(name) => *name == sf.phys_port_name(),
-            None => self.kind.as_deref() == Some(Self::TAP),
-        }
+        self.phys_port_name.as_ref() == Some(&sf.phys_port_name())
     }
 
     /// Why it is not that SF's representor, as half a sentence.

@@ -112,6 +112,17 @@ pub fn representor_name(port: EswitchPort, sf: SfNumber) -> IfName {
     name.parse().unwrap_or_else(|_| unreachable!("at most 15 letters and digits: {name}"))
 }
 
+/// What the driver gives as the `phys_port_name` of the representor of this name, `pf0sf2000` for `en3f0pf0sf2000`; `None`:
+/// it is no name of an SF's representor.
+pub fn phys_port_name_of(representor: &IfName) -> Option<String> {
+    let (_, port_name) = representor.as_str().strip_prefix("en3f")?.split_at_checked(1)?;
+    let (index, number) = port_name.strip_prefix("pf")?.split_once("sf")?;
+    let port = EswitchPort::ALL.into_iter().find(|port| port.index().to_string() == index)?;
+    let number = number.parse().ok().and_then(|number: u32| SfNumber::try_from(number).ok())?;
+    // Whatever else the text might be, it is the name of this one only.
+    (representor_name(port, number) == *representor).then(|| port_name.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,5 +133,23 @@ mod tests {
         assert_eq!(representor_name(EswitchPort::P0, number(2000)).as_str(), "en3f0pf0sf2000");
         assert_eq!(representor_name(EswitchPort::P1, number(3503)).as_str(), "en3f1pf1sf3503");
         assert_eq!(representor_name(EswitchPort::P1, SfNumber::MAX).as_str().len(), 15);
+    }
+
+    #[test]
+    fn the_name_of_a_representor_tells_its_port_name_and_no_other_name_does() {
+        let told = |name: &str| phys_port_name_of(&name.parse().unwrap());
+        assert_eq!(told("en3f0pf0sf2000").as_deref(), Some("pf0sf2000"));
+        assert_eq!(told("en3f1pf1sf65535").as_deref(), Some("pf1sf65535"));
+        for name in [
+            "en3f",
+            "en3f0pf1sf2000",
+            "en3f2pf2sf2000",
+            "en3f0pf0sf02000",
+            "en3f0pf0sf+200",
+            "en3f0pf0sf65536",
+            "tap0",
+        ] {
+            assert_eq!(told(name), None, "{name}");
+        }
     }
 }

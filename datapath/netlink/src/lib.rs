@@ -17,6 +17,7 @@ mod links;
 mod namespace;
 mod tap;
 
+pub use link::Representors;
 pub use links::NetlinkLinks;
 pub use namespace::Namespace;
 pub use tap::Taps;

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tracing::error;
 use virtnet_model::{Changed, Events, IfName, Link, LinkChange, Links, PartError, Refusal, SubFunction};
 
-use crate::link::read;
+use crate::link::{Representors, read};
 
 /// How often a dump is begun anew that a change of the netdevs cut into.
 const DUMPS: usize = 10;
@@ -26,6 +26,7 @@ const DUMPS: usize = 10;
 pub struct NetlinkLinks {
     handle: Handle,
     changes: watch::Receiver<()>,
+    representors: Representors,
 }
 
 impl NetlinkLinks {
@@ -36,7 +37,7 @@ impl NetlinkLinks {
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O.
-    pub fn open() -> io::Result<Self> {
+    pub fn open(representors: Representors) -> io::Result<Self> {
         let (requests, handle, _) = new_connection()?;
         let (events, _, mut messages) = new_multicast_connection(&[MulticastGroup::Link])?;
         let (sender, changes) = watch::channel(());
@@ -55,26 +56,31 @@ impl NetlinkLinks {
                 () = sender.closed() => {}
             }
         });
-        Ok(Self { handle, changes })
+        Ok(Self { handle, changes, representors })
     }
 
-    /// All netdevs at one moment.
+    /// All netdevs, at one moment where they hold still for as long as that takes. Where they don't, some may be missing: whatever
+    /// changed meanwhile is told by an event, and then they are observed again.
     async fn dump(&self) -> Result<BTreeMap<IfName, Link>, LinkError> {
+        let mut dumped = Vec::new();
         for _ in 0..DUMPS {
             let mut message = LinkMessage::default();
             // Counters are of no interest, and most of what would be sent.
             message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-            let answers = self.request(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP).await?;
-            let whole = answers.iter().all(|answer| answer.header.flags & NLM_F_DUMP_INTR == 0);
-            if whole {
-                return Ok(answers
-                    .into_iter()
-                    .filter_map(|answer| link_of(answer.payload))
-                    .filter_map(|link| read(&link))
-                    .collect());
+            dumped = self.request(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP).await?;
+            if dumped.iter().all(|answer| answer.header.flags & NLM_F_DUMP_INTR == 0) {
+                break;
             }
         }
-        Err(LinkError::Unsteady)
+        Ok(self.read_all(dumped).collect())
+    }
+
+    fn read_all(
+        &self,
+        answers: Vec<NetlinkMessage<RouteNetlinkMessage>>,
+    ) -> impl Iterator<Item = (IfName, Link)> {
+        let links = answers.into_iter().filter_map(|answer| link_of(answer.payload));
+        links.filter_map(|link| read(&link, self.representors))
     }
 
     /// The netdev of a name.
@@ -82,14 +88,8 @@ impl NetlinkLinks {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.as_str().to_owned()));
         match self.request(RouteNetlinkMessage::GetLink(message), 0).await {
-            Ok(answers) => {
-                let links = answers.into_iter().filter_map(|answer| link_of(answer.payload));
-                // An alternative name finds its netdev too.
-                Ok(links
-                    .filter_map(|link| read(&link))
-                    .find(|(found, _)| found == name)
-                    .map(|(_, link)| link))
-            }
+            // An alternative name finds its netdev too.
+            Ok(answers) => Ok(self.read_all(answers).find(|(found, _)| found == name).map(|(_, link)| link)),
             Err(LinkError::Kernel(Errno::ENODEV)) => Ok(None),
             Err(error) => Err(error),
         }

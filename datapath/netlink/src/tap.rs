@@ -27,6 +27,17 @@ impl Taps {
         self.open().get(name).cloned()
     }
 
+    /// Makes a TAP and lets it go again.
+    ///
+    /// # Errors
+    /// Where none can be made.
+    pub fn try_out(&self) -> io::Result<()> {
+        let name = "virtnet-trial".parse().map_err(io::Error::other)?;
+        self.appear(&name)?;
+        self.vanish(&name);
+        Ok(())
+    }
+
     fn open(&self) -> MutexGuard<'_, BTreeMap<IfName, Arc<SyncDevice>>> {
         // A thread that panicked was between two calls of it: the map is whole.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)

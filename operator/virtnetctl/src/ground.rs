@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use virtnet_agent::Parts;
 use virtnet_local_switch::{OpenVSwitch, Tools};
 use virtnet_model::IfName;
-use virtnet_netlink::{Namespace, NetlinkLinks, Taps};
+use virtnet_netlink::{Namespace, NetlinkLinks, Representors, Taps};
 use virtnet_ovsdb::OvsSwitch;
 use virtnet_sim::{Sim, SimConfig};
 
@@ -59,7 +59,10 @@ impl Ground {
     }
 
     fn real(config: SimConfig, ovs: OpenVSwitch) -> anyhow::Result<Self> {
-        let links = ovs.namespace().run(NetlinkLinks::open)?.context("opening the sockets of rtnetlink")?;
+        let links = ovs
+            .namespace()
+            .run(|| NetlinkLinks::open(Representors::Taps))?
+            .context("opening the sockets of rtnetlink")?;
         let sim = Sim::on_netdevs(config, Arc::new(Taps::new(Some(ovs.namespace()))));
         let mut parts = Parts::from(&sim);
         parts.links = Arc::new(links);
@@ -104,7 +107,10 @@ impl Ground {
 fn start(config: &SimConfig) -> anyhow::Result<OpenVSwitch> {
     let tools = Tools::installed(std::env::var_os("PATH").as_deref())?;
     // What is not permitted is best told before daemons run.
-    drop(Namespace::new().context("it can't have a network namespace of its own: root is needed")?);
+    let namespace =
+        Namespace::new().context("it can't have a network namespace of its own: root is needed")?;
+    let taps = Taps::new(Some(Arc::new(namespace)));
+    taps.try_out().context("it can't make TAPs, which stand for representors: /dev/net/tun is needed")?;
     let bridges = config.bridges.iter().map(virtnet_model::BridgeName::as_str);
     OpenVSwitch::start(tools, bridges).context("starting Open vSwitch")
 }

@@ -16,7 +16,7 @@ use virtnet_local_switch::OpenVSwitch;
 use virtnet_model::{
     EswitchPort, LinkChange, Links, Netdevs, Owner, PortSettings, SfNumber, SubFunction, Switch, SwitchChange,
 };
-use virtnet_netlink::{NetlinkLinks, Taps};
+use virtnet_netlink::{NetlinkLinks, Representors, Taps};
 use virtnet_ovsdb::OvsSwitch;
 use virtnet_tests::open_vswitch;
 
@@ -59,7 +59,7 @@ async fn main() -> anyhow::Result<()> {
     for sf in &sfs {
         taps.appear(&sf.representor).with_context(|| format!("making {}", sf.representor))?;
     }
-    let links = ovs.namespace().run(NetlinkLinks::open)??;
+    let links = ovs.namespace().run(|| NetlinkLinks::open(Representors::Taps))??;
     let switch = OvsSwitch::connect(ovs.address());
     let bench = Bench { ovs, sfs, switch, links, _taps: taps };
     let (mut commands, mut bare, mut agent) = (Vec::new(), Vec::new(), Vec::new());

@@ -2,13 +2,14 @@
 
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
 use virtnet_model::{
-    EswitchPort, Events, Link, LinkChange, Links, Mtu, Netdevs, Refusal, SfNumber, SubFunction,
+    EswitchPort, Events, Link, LinkChange, Links, Mtu, Netdevs, PartError, Refusal, SfNumber, SubFunction,
 };
-use virtnet_netlink::{Namespace, NetlinkLinks, Taps};
+use virtnet_netlink::{Namespace, NetlinkLinks, Representors, Taps};
 
 struct Rig {
     namespace: Arc<Namespace>,
@@ -19,7 +20,7 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let namespace = Arc::new(Namespace::new().unwrap());
-        let links = namespace.run(NetlinkLinks::open).unwrap().unwrap();
+        let links = namespace.run(|| NetlinkLinks::open(Representors::Taps)).unwrap().unwrap();
         Self { taps: Taps::new(Some(Arc::clone(&namespace))), namespace, links }
     }
 
@@ -108,6 +109,38 @@ async fn a_netdev_that_is_no_representor_is_not_touched() {
     }
     assert!(!rig.link(&veth).await.unwrap().up);
     assert!(!rig.links.observe().await.unwrap()[&"tap0".parse().unwrap()].up);
+}
+
+/// The kernel marks a dump that a change cut into, and with many netdevs and many changes every dump is.
+#[tokio::test(flavor = "multi_thread")]
+async fn netdevs_are_observed_while_others_come_and_go_all_the_time() {
+    let rig = Rig::new();
+    let all: Vec<_> = (3000..3400).map(sf).collect();
+    for sf in &all {
+        rig.taps.appear(&sf.representor).unwrap();
+    }
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let name = "churn0".parse().unwrap();
+            while !over.load(Ordering::Relaxed) {
+                rig.taps.appear(&name).unwrap();
+                rig.taps.vanish(&name);
+            }
+        });
+        let observe = async {
+            for _ in 0..100 {
+                let links = rig.links.observe().await?;
+                assert!(links.contains_key(&all[0].representor));
+            }
+            Ok::<_, PartError>(())
+        };
+        let result = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(observe));
+        over.store(true, Ordering::Relaxed);
+        result.unwrap();
+    });
+    let links = rig.links.observe().await.unwrap();
+    assert!(all.iter().all(|sf| links.contains_key(&sf.representor)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
