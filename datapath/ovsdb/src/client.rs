@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use crate::address::Address;
@@ -14,9 +14,10 @@ use crate::session::{Link, Replica, SessionError, Transact, TransactError, run};
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Between the first two attempts; it doubles from one to the next.
+/// Between the first two attempts; it doubles from one to the next, until a session has lasted.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
-/// The longest between two attempts: a switch that is back after an hour is noticed as soon as one that is back at once.
+/// The longest between two attempts: a switch that is back after an hour is noticed as soon as one that is back at once. A
+/// session that ends sooner has not lasted: it may have ended for what it was asked, and would again.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// A handle on the task. The task ends with the last of them.
@@ -54,19 +55,21 @@ impl Client {
 async fn keep(address: Address, mut requests: mpsc::Receiver<Transact>, replica: watch::Sender<Replica>) {
     let mut wait = FIRST_WAIT;
     loop {
+        let begun = Instant::now();
         let ended = tokio::select! {
             ended = connect_and_run(&address, &mut requests, &replica) => ended,
             () = replica.closed() => return,
         };
         let Err(error) = ended else { return };
-        let was_up = replica.borrow().link == Link::Up;
         let why = format!("{address}: {}", chain(&error));
-        if was_up || wait == FIRST_WAIT {
+        if matches!(error, ConnectionError::Session(_)) && begun.elapsed() > LONGEST_WAIT {
+            wait = FIRST_WAIT;
+        }
+        if wait == FIRST_WAIT {
             warn!("Open vSwitch's database can't be reached at {why}; trying again");
         } else {
             debug!("Open vSwitch's database can't be reached at {why}");
         }
-        wait = if was_up { FIRST_WAIT } else { (wait * 2).min(LONGEST_WAIT) };
         replica.send_if_modified(|replica| {
             let down = Link::Down(why.clone());
             let news = replica.link != down;
@@ -74,6 +77,7 @@ async fn keep(address: Address, mut requests: mpsc::Receiver<Transact>, replica:
             news
         });
         let pause = sleep(wait);
+        wait = (wait * 2).min(LONGEST_WAIT);
         tokio::pin!(pause);
         loop {
             tokio::select! {
@@ -109,13 +113,13 @@ async fn connect_and_run(
         Address::Unix(path) => {
             let stream = in_time(UnixStream::connect(path)).await?;
             debug!(%address, "connected to Open vSwitch's database");
-            Ok(run(stream, false, requests, replica).await?)
+            Ok(run(stream, requests, replica).await?)
         }
         Address::Tcp { host, port } => {
             let stream = in_time(TcpStream::connect((host.as_str(), *port))).await?;
             stream.set_nodelay(true).map_err(ConnectionError::Connect)?;
             debug!(%address, "connected to Open vSwitch's database");
-            Ok(run(stream, true, requests, replica).await?)
+            Ok(run(stream, requests, replica).await?)
         }
     }
 }
@@ -136,4 +140,36 @@ fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{SinkExt, StreamExt};
+    use serde_json::json;
+    use tokio::net::UnixListener;
+    use tokio_util::codec::Framed;
+
+    use super::*;
+    use crate::codec::JsonCodec;
+
+    #[tokio::test]
+    async fn a_server_that_ends_each_session_at_once_is_asked_ever_more_rarely() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let client = Client::spawn(Address::Unix(path));
+        let mut sessions = 0;
+        let serve = async {
+            loop {
+                let mut server = Framed::new(listener.accept().await.unwrap().0, JsonCodec::default());
+                let _monitor = server.next().await;
+                let nothing = json!([false, "00000000-0000-0000-0000-000000000001", {}]);
+                server.send(&json!({"id": 0, "result": nothing, "error": null})).await.unwrap();
+                client.replica().wait_for(|replica| replica.link == Link::Up).await.unwrap();
+                sessions += 1;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(1), serve).await.unwrap_err();
+        assert!((2..=6).contains(&sessions), "{sessions} sessions in a second");
+    }
 }

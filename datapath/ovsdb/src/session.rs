@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::{SinkExt, StreamExt};
+use bytes::BytesMut;
+use futures::StreamExt;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
-use tokio_util::codec::Framed;
+use tokio_util::codec::{Encoder, FramedRead};
 
 use crate::codec::{CodecError, JsonCodec};
 use crate::message::{Message, NoMessage, refusal, reply, request};
@@ -22,8 +23,10 @@ const MONITOR: &str = "virtnet";
 const NOTHING_YET: &str = "00000000-0000-0000-0000-000000000000";
 /// How long the monitor's first answer may take.
 const FIRST_ANSWER: Duration = Duration::from_secs(30);
-/// A connection that may die without a word is probed after this long without one, and given up after as long again.
+/// A server that says nothing for this long is probed, and given up after as long again.
 const PROBE: Duration = Duration::from_secs(10);
+/// How much may wait to be sent, 64 MiB, while the server asks and does not read the answers.
+const UNSENT: usize = 64 << 20;
 
 /// How things stand with the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,12 +91,16 @@ pub(crate) enum SessionError {
     Update(#[from] BadUpdate),
     #[error("the server closed the connection")]
     Closed,
-    #[error("the server refused the monitor: {0}; Open vSwitch 2.12 or later is needed")]
+    #[error(
+        "the server refused the monitor: {0}; it must serve the database {DATABASE} of Open vSwitch 2.12 or later"
+    )]
     NoMonitor(String),
     #[error("the server's {0} is not what ovsdb-server(7) describes")]
     Malformed(&'static str),
     #[error("the server said nothing for {} s", .0.as_secs())]
     Silent(Duration),
+    #[error("the server does not read what it is sent")]
+    NotReading,
 }
 
 /// The state of one connection.
@@ -226,39 +233,50 @@ impl Drop for Session {
 
 /// Runs a session over a connection until it fails; `Ok`: nobody can ask for anything any more.
 ///
-/// `may_die_silently`: the other end may vanish without the kernel's noticing.
+/// It reads also while it writes: a server that has much to say reads nothing until it was heard. One transaction is under way
+/// at a time. A server that hangs, or has vanished without the kernel's noticing, is found out by a probe.
 pub(crate) async fn run(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    may_die_silently: bool,
+    stream: impl AsyncRead + AsyncWrite,
     requests: &mut mpsc::Receiver<Transact>,
     replica: &watch::Sender<Replica>,
 ) -> Result<(), SessionError> {
-    let mut framed = Framed::new(stream, JsonCodec::default());
+    let (reader, mut writer) = tokio::io::split(stream);
+    let mut incoming = FramedRead::new(reader, JsonCodec::default());
+    let (mut codec, mut unsent) = (JsonCodec::default(), BytesMut::new());
     let mut session = Session::new(replica.clone());
-    framed.send(&session.monitor()).await?;
+    codec.encode(&session.monitor(), &mut unsent)?;
     let first_answer = Instant::now() + FIRST_ANSWER;
     let mut heard = Instant::now();
     let mut probed = false;
     loop {
-        let deadline = match (session.monitored, may_die_silently) {
-            (false, _) => Some(first_answer),
-            (true, true) => Some(heard + if probed { 2 * PROBE } else { PROBE }),
-            (true, false) => None,
+        let deadline = match (session.monitored, probed) {
+            (false, _) => first_answer,
+            (true, false) => heard + PROBE,
+            (true, true) => heard + 2 * PROBE,
         };
+        let may_ask = session.monitored && session.under_way.is_empty();
         tokio::select! {
-            item = framed.next() => {
+            item = incoming.next() => {
                 heard = Instant::now();
                 probed = false;
                 let item = item.ok_or(SessionError::Closed)??;
                 if let Some(reply) = session.take(Message::from_value(item)?)? {
-                    framed.send(&reply).await?;
+                    codec.encode(&reply, &mut unsent)?;
+                    if unsent.len() > UNSENT {
+                        return Err(SessionError::NotReading);
+                    }
                 }
             }
-            transact = requests.recv(), if session.monitored => match transact {
-                Some(transact) => framed.send(&session.transact(transact)).await?,
+            written = writer.write_buf(&mut unsent), if !unsent.is_empty() => {
+                if written.map_err(CodecError::Io)? == 0 {
+                    return Err(SessionError::Closed);
+                }
+            }
+            transact = requests.recv(), if may_ask => match transact {
+                Some(transact) => codec.encode(&session.transact(transact), &mut unsent)?,
                 None => return Ok(()),
             },
-            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+            () = sleep_until(deadline) => {
                 if !session.monitored {
                     return Err(SessionError::Silent(FIRST_ANSWER));
                 }
@@ -266,7 +284,7 @@ pub(crate) async fn run(
                     return Err(SessionError::Silent(2 * PROBE));
                 }
                 probed = true;
-                framed.send(&request(&json!("probe"), "echo", &json!([]))).await?;
+                codec.encode(&request(&json!("probe"), "echo", &json!([])), &mut unsent)?;
             }
         }
     }
@@ -275,7 +293,6 @@ pub(crate) async fn run(
 /// Puts bytes into a session as if a server had sent them, and says whether it would go on.
 #[doc(hidden)]
 pub fn receive(bytes: &[u8]) -> bool {
-    use bytes::BytesMut;
     use tokio_util::codec::Decoder;
 
     let mut session = Session::new(watch::Sender::new(Replica::new()));
@@ -296,6 +313,10 @@ pub fn receive(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures::SinkExt;
+    use tokio::io::DuplexStream;
+    use tokio_util::codec::Framed;
+
     use super::*;
 
     const ROW: &str = "550e8400-e29b-41d4-a716-446655440000";
@@ -374,41 +395,117 @@ mod tests {
         assert_eq!(result.try_recv().unwrap(), Err(TransactError::Lost));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_server_that_says_nothing_is_given_up() {
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
-        let (_requests, mut receiver) = mpsc::channel(1);
-        let replica = watch::Sender::new(Replica::new());
-        let error = run(ours, true, &mut receiver, &replica).await.unwrap_err();
-        assert!(error.to_string().contains("nothing for 30 s"), "{error}");
-        drop(theirs);
+    /// The server's end of a session, and the session.
+    fn connected(
+        buffer: usize,
+    ) -> (Framed<DuplexStream, JsonCodec>, mpsc::Sender<Transact>, impl Future<Output = SessionError>) {
+        let (ours, theirs) = tokio::io::duplex(buffer);
+        let (requests, mut receiver) = mpsc::channel(1);
+        let session = async move {
+            let replica = watch::Sender::new(Replica::new());
+            run(ours, &mut receiver, &replica).await.unwrap_err()
+        };
+        (Framed::new(theirs, JsonCodec::default()), requests, session)
+    }
+
+    async fn answer_the_monitor(server: &mut Framed<DuplexStream, JsonCodec>) {
+        assert_eq!(server.next().await.unwrap().unwrap()["method"], json!("monitor_cond_since"));
+        server.send(&monitored(false, &json!({}))).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_may_die_silently_is_probed() {
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
-        let (_requests, mut receiver) = mpsc::channel(1);
-        let replica = watch::Sender::new(Replica::new());
+    async fn a_server_that_says_nothing_is_given_up() {
+        let (_server, _requests, session) = connected(1 << 16);
+        let error = session.await;
+        assert!(error.to_string().contains("nothing for 30 s"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_probed_and_one_that_does_not_answer_is_given_up() {
+        let (mut server, _requests, session) = connected(1 << 16);
         let server = async {
-            let mut framed = Framed::new(theirs, JsonCodec::default());
-            assert_eq!(framed.next().await.unwrap().unwrap()["method"], json!("monitor_cond_since"));
-            framed.send(&monitored(false, &json!({}))).await.unwrap();
-            let probe = framed.next().await.unwrap().unwrap();
+            answer_the_monitor(&mut server).await;
+            let probe = server.next().await.unwrap().unwrap();
             assert_eq!(probe["method"], json!("echo"));
-            framed.send(&reply(&probe["id"], &json!([]))).await.unwrap();
-            // Then it dies.
-            assert_eq!(framed.next().await.unwrap().unwrap()["method"], json!("echo"));
-            framed.next().await
+            server.send(&reply(&probe["id"], &json!([]))).await.unwrap();
+            // Then it hangs.
+            assert_eq!(server.next().await.unwrap().unwrap()["method"], json!("echo"));
+            server.next().await
         };
-        let (error, _) = tokio::join!(
-            async {
-                let started = Instant::now();
-                let error = run(ours, true, &mut receiver, &replica).await.unwrap_err();
-                assert_eq!(started.elapsed(), 3 * PROBE);
-                error
-            },
-            server
-        );
+        let started = Instant::now();
+        let session = async {
+            let error = session.await;
+            assert_eq!(started.elapsed(), 3 * PROBE);
+            error
+        };
+        let (error, _) = tokio::join!(session, server);
         assert!(error.to_string().contains("nothing for 20 s"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_hangs_over_a_transaction_is_given_up_and_the_next_one_waits() {
+        let (mut server, requests, session) = connected(1 << 16);
+        let asking = |name: &'static str| {
+            let (answer, result) = oneshot::channel();
+            (Transact { operations: vec![json!({"op": "comment", "comment": name})], answer }, result)
+        };
+        let server = async {
+            answer_the_monitor(&mut server).await;
+            assert_eq!(server.next().await.unwrap().unwrap()["params"][1]["comment"], json!("first"));
+            assert_eq!(server.next().await.unwrap().unwrap()["method"], json!("echo"));
+            assert!(server.next().await.is_none(), "the second was sent while the first was under way");
+        };
+        let (first, lost) = asking("first");
+        let (second, unsent) = asking("second");
+        let ask = async {
+            requests.send(first).await.unwrap();
+            requests.send(second).await.unwrap();
+            assert_eq!(lost.await.unwrap(), Err(TransactError::Lost));
+        };
+        tokio::join!(session, server, ask);
+        assert!(unsent.await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_reads_nothing_until_it_was_heard_is_heard() {
+        let (mut server, requests, session) = connected(64);
+        let (answer, result) = oneshot::channel();
+        let long = json!({"op": "comment", "comment": "x".repeat(10_000)});
+        let server = async {
+            answer_the_monitor(&mut server).await;
+            // Until this was read on the other side nothing is read here.
+            let update = json!(["virtnet", TXN, {"Port": {ROW: {"initial": {"name": "y".repeat(10_000)}}}}]);
+            let update = json!({"method": "update3", "params": update, "id": null});
+            server.send(&update).await.unwrap();
+            let request = server.next().await.unwrap().unwrap();
+            server.send(&reply(&request["id"], &json!([{}]))).await.unwrap();
+            server
+        };
+        let ask = async {
+            requests.send(Transact { operations: vec![long], answer }).await.unwrap();
+            result.await.unwrap()
+        };
+        let done = async { tokio::join!(server, ask) };
+        let done = tokio::time::timeout(PROBE, done);
+        let error = tokio::select! {
+            error = session => error,
+            done = done => {
+                assert_eq!(done.unwrap().1, Ok(vec![json!({})]));
+                return;
+            }
+        };
+        panic!("{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_asks_and_never_reads_is_given_up() {
+        let (mut server, _requests, session) = connected(1 << 10);
+        let server = async {
+            answer_the_monitor(&mut server).await;
+            let long = "x".repeat(1 << 20);
+            while server.send(&json!({"method": "echo", "params": [long], "id": "echo"})).await.is_ok() {}
+        };
+        let (error, ()) = tokio::join!(session, server);
+        assert!(error.to_string().contains("does not read"), "{error}");
     }
 }
