@@ -98,6 +98,23 @@ async fn a_transaction_waits_for_the_switch_to_act_on_it() {
     assert!(port(&rig.switch.observe().await.unwrap(), THERE).unwrap().is_attached());
 }
 
+/// The server would end the connection over it, and with it what was to be done for everybody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_the_server_could_not_read_stops_no_other() {
+    let rig = Rig::new();
+    rig.taps.appear(&THERE.parse().unwrap()).unwrap();
+    rig.until(|state| state.bridges.len() == 2).await;
+    let web = settings("ovsbr1", "web-0");
+    let mut nul = settings("ovsbr1", "web-1");
+    nul.external_ids.insert("iface-id".into(), "a\0".into());
+    let results = rig.switch.apply(&[set("en3f0pf0sf2000", &nul), set(THERE, &web)]).await.unwrap();
+    let error = results[0].as_ref().unwrap_err().to_string();
+    assert_eq!(error, "set port en3f0pf0sf2000: \"a\\0\" has a NUL, which OVSDB has no place for");
+    assert!(results[1].is_ok());
+    let state = rig.until(|state| port(state, THERE).is_some_and(Port::is_attached)).await;
+    assert_eq!(port(&state, "en3f0pf0sf2000"), None);
+}
+
 /// Others write to the database all the while, to the very rows that are changed: nobody's key is lost, and no transaction
 /// fails for it.
 #[tokio::test(flavor = "multi_thread")]

@@ -33,8 +33,9 @@ pub struct OvsSwitch {
 }
 
 impl OvsSwitch {
-    /// A switch whose database is at this address. It connects by itself, and again whenever it has to; until it has,
-    /// every call is answered with [`virtnet_model::ErrorKind::Unavailable`].
+    /// A switch whose database is at this address. It connects by itself, and again whenever it has to; while it has not,
+    /// every call is answered with [`virtnet_model::ErrorKind::Unavailable`]. Only [`Switch::observe`] waits for the end of
+    /// the first attempt.
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O and time.
@@ -77,7 +78,7 @@ impl OvsSwitch {
         };
         tokio::time::timeout(ACT, acted).await.unwrap_or_else(|_| {
             Err(PartError::failed(format!(
-                "the ports are in Open vSwitch's database, and ovs-vswitchd did not act on that in {} s: is it running?",
+                "the change is in Open vSwitch's database, and ovs-vswitchd did not act on it in {} s: is it running?",
                 ACT.as_secs()
             )))
         })
@@ -88,8 +89,8 @@ impl OvsSwitch {
 enum Outcome {
     /// Committed; the configuration's number.
     Committed(i64),
-    /// The database was not what the mirror said.
-    Stale,
+    /// The database was not what the mirror said, as the server put it.
+    Stale(String),
     /// This change can't be made, and so none was.
     Impossible(usize, PartError),
 }
@@ -128,13 +129,13 @@ impl Switch for OvsSwitch {
                 })?;
                 match outcome(&answer, &owners)? {
                     Outcome::Committed(number) => Some(number),
-                    Outcome::Stale if stale < ATTEMPTS => {
+                    Outcome::Stale(_) if stale < ATTEMPTS => {
                         stale += 1;
                         continue;
                     }
-                    Outcome::Stale => {
+                    Outcome::Stale(said) => {
                         let why = "the database keeps changing under it";
-                        return Err(PartError::failed(format!("{doing}: {why}")));
+                        return Err(PartError::failed(format!("{doing}: {why}: {said}")));
                     }
                     Outcome::Impossible(change, error) => {
                         left_out.insert(change);
@@ -183,7 +184,7 @@ fn outcome(results: &[Value], owners: &[Option<usize>]) -> Result<Outcome, PartE
     match (error, owners.get(index)) {
         // A wait that finds something else; a name that somebody took, which the commit tells.
         ("timed out", _) | ("constraint violation" | "referential integrity violation", None) => {
-            Ok(Outcome::Stale)
+            Ok(Outcome::Stale(said))
         }
         (_, Some(Some(change))) => Ok(Outcome::Impossible(
             *change,

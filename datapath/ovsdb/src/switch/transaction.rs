@@ -5,6 +5,7 @@
 //! committed is what was planned, or nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -80,6 +81,19 @@ pub(super) fn plan<'m>(
     Transaction { operations: builder.finish(), results }
 }
 
+/// Whether the server would take these texts: where one has a NUL, it ends the connection, and so every other change too.
+fn sendable<'t>(
+    doing: fmt::Arguments<'_>,
+    texts: impl IntoIterator<Item = &'t str>,
+) -> Result<(), PartError> {
+    match texts.into_iter().find(|text| text.contains('\0')) {
+        None => Ok(()),
+        Some(text) => {
+            Err(PartError::failed(format!("{doing}: {text:?} has a NUL, which OVSDB has no place for")))
+        }
+    }
+}
+
 /// The columns of a port that tell its VLANs.
 fn vlans(settings: &PortSettings) -> Value {
     json!({
@@ -105,6 +119,7 @@ impl<'m> Builder<'m> {
 
     /// A bridge with its local port, as ovs-vsctl(8) makes one.
     fn add_bridge(&mut self, index: usize, name: &BridgeName, datapath_type: &str) -> Result<(), PartError> {
+        sendable(format_args!("add bridge {name}"), [datapath_type])?;
         if self.bridges.contains_key(name.as_str()) {
             return Ok(());
         }
@@ -140,6 +155,8 @@ impl<'m> Builder<'m> {
 
     fn set(&mut self, index: usize, name: &'m IfName, settings: &PortSettings) -> Result<(), PartError> {
         let doing = format!("set port {name}");
+        let ids = settings.external_ids.iter().flat_map(|(key, value)| [key.as_str(), value]);
+        sendable(format_args!("{doing}"), ids.chain([settings.interface_type.as_str()]))?;
         let refused = |refusal, why: String| Err(PartError::refused(refusal, format!("{doing}: {why}")));
         let Some(bridge) = self.bridges.get(settings.bridge.as_str()).copied() else {
             return refused(Refusal::BridgeNotFound, format!("no bridge named {}", settings.bridge));
@@ -190,7 +207,7 @@ impl<'m> Builder<'m> {
         self.ports.get(name.as_str()).filter(|_| !gone).copied()
     }
 
-    /// The interface must still be this owner's.
+    /// The interface must still be this owner's, and the only one of its port.
     fn guard(&mut self, index: usize, rows: &Rows<'_>, owner: &Owner) {
         let marks: BTreeMap<_, _> = owner.marks().into_iter().collect();
         self.push(
@@ -203,6 +220,18 @@ impl<'m> Builder<'m> {
                 "columns": ["name"],
                 "until": "==",
                 "rows": [{"name": rows.interface_row.name}],
+            }),
+        );
+        self.push(
+            Some(index),
+            json!({
+                "op": "wait",
+                "timeout": 0,
+                "table": "Port",
+                "where": [["_uuid", "==", uuid(rows.port)]],
+                "columns": ["interfaces"],
+                "until": "==",
+                "rows": [{"interfaces": uuid(rows.interface)}],
             }),
         );
     }
@@ -300,7 +329,7 @@ impl<'m> Builder<'m> {
                     "op": "wait",
                     "timeout": 0,
                     "table": "Bridge",
-                    "where": [["_uuid", "==", uuid(bridge)]],
+                    "where": [["_uuid", "==", uuid(bridge)], ["ports", "includes", set(gone.clone())]],
                     "columns": ["name"],
                     "until": "==",
                     "rows": [{"name": row.name}],
@@ -328,5 +357,37 @@ impl<'m> Builder<'m> {
             );
         }
         self.operations
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BRIDGE: &str = "00000000-0000-0000-0000-00000000000b";
+    const PORT: &str = "00000000-0000-0000-0000-00000000000a";
+    const INTERFACE: &str = "00000000-0000-0000-0000-00000000000c";
+
+    /// Whoever makes it a bond, moves it, or marks it otherwise meanwhile makes the transaction fail.
+    #[test]
+    fn what_is_removed_or_changed_must_still_be_what_was_seen() {
+        let name: IfName = "en3f0pf0sf2000".parse().unwrap();
+        let owner = Owner { dpu: "dpu-0".into(), device: "default/web".into(), uid: "u".into() };
+        let mut mirror = Mirror::default();
+        let tables = json!({
+            "Bridge": {BRIDGE: {"initial": {"name": "ovsbr1", "ports": ["uuid", PORT]}}},
+            "Port": {PORT: {"initial": {"name": name.as_str(), "interfaces": ["uuid", INTERFACE]}}},
+            "Interface": {INTERFACE: {"initial": {"name": name.as_str(), "external_ids": map(&owner.marks())}}},
+        });
+        mirror.update(&tables).unwrap();
+        let changes = [SwitchChange::RemovePort { name, owner }];
+        let Transaction { operations, results } = plan(&mirror, &changes, &BTreeSet::new());
+        assert!(results.iter().all(Result::is_ok));
+        let waits =
+            operations.iter().map(|(operation, _)| operation).filter(|operation| operation["op"] == "wait");
+        let waits: BTreeMap<_, _> = waits.map(|wait| (wait["table"].as_str().unwrap(), wait)).collect();
+        assert_eq!(waits["Interface"]["where"][1][0], json!("external_ids"));
+        assert_eq!(waits["Port"]["rows"], json!([{"interfaces": ["uuid", INTERFACE]}]));
+        assert_eq!(waits["Bridge"]["where"][1], json!(["ports", "includes", ["set", [["uuid", PORT]]]]));
     }
 }
