@@ -3,7 +3,7 @@
 //! One task, one `select!`. Steps, writes and observations run beside one another in [`Reconciler::work`] and end here, so
 //! nothing that is slow delays anything else, and dropping the reconciler drops all that is under way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use crate::devices::{Devices, News};
 use crate::dpu_object::{self, DpuObject, dpu_status};
 use crate::events::Events;
 use crate::execute::{Done, Hands};
-use crate::gather::Gather;
+use crate::gather::{Gather, more_ports_to_come};
 use crate::key::Key;
 use crate::metrics::{Metrics, StepLabels};
 use crate::observe::{Observed, Parts};
@@ -107,18 +107,6 @@ enum Finished {
     Dpu(Box<kube::Result<Dpu>>),
     /// A device that left, and its object as it is now.
     Left(Box<Device>, Box<Option<DynamicObject>>),
-}
-
-/// Whether a device that wants a port has something to wait for before it can have one.
-fn more_ports_to_come(devices: &BTreeMap<Uid, Assessment>, steps: &[Step]) -> bool {
-    let now: BTreeSet<_> = steps
-        .iter()
-        .filter(|step| step.part() == Part::Port)
-        .filter_map(|step| step.device())
-        .map(|device| &device.uid)
-        .collect();
-    let waits = |assessment: &Assessment| assessment.port.as_ref().is_some_and(|port| !port.is_ready());
-    devices.iter().any(|(uid, assessment)| waits(assessment) && !now.contains(uid))
 }
 
 /// What came of writing a status.
@@ -374,8 +362,11 @@ impl Reconciler {
             .into_iter()
             .filter(|step| !self.retries.holds(&Key::of(step), now))
             .partition(|step| step.part() == Part::Port);
+        if ports.is_empty() {
+            self.gather.nothing_waits();
+        }
         let waits = !ports.is_empty() && !self.busy.contains(&Key::Switch);
-        if waits && let Some(due) = self.gather.wait(more, now) {
+        if waits && let Some(due) = self.gather.wait(ports.len(), more, now) {
             self.look_again_at(Some(due));
         } else if waits {
             self.busy.start(Key::Switch);

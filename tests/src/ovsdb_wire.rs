@@ -99,6 +99,8 @@ pub fn transactions(messages: &[(From, Value)]) -> Transactions {
     for (from, message) in messages {
         let id = message["id"].to_string();
         match from {
+            // A session begins, and numbers its requests anew. What was under way in the one before is lost.
+            From::Client if message["method"] == "monitor_cond_since" => under_way.clear(),
             From::Client if message["method"] == "transact" => {
                 found.count += 1;
                 under_way.insert(id);

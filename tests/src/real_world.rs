@@ -13,7 +13,7 @@ use virtnet_agent::{Clock, Config, Metrics, Parts};
 use virtnet_crds::{Dpu, VirtnetDevice};
 use virtnet_embedded_api as embedded;
 use virtnet_local_switch::OpenVSwitch;
-use virtnet_netlink::{NetlinkLinks, Taps};
+use virtnet_netlink::{NetlinkLinks, Representors, Taps};
 use virtnet_ovsdb::OvsSwitch;
 use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
 
@@ -82,8 +82,11 @@ impl RealWorld {
     /// # Errors
     /// Where the kernel refuses a socket.
     pub fn agent(&self) -> anyhow::Result<Agent> {
-        let links =
-            self.ovs.namespace().run(NetlinkLinks::open)?.context("opening the sockets of rtnetlink")?;
+        let links = self
+            .ovs
+            .namespace()
+            .run(|| NetlinkLinks::open(Representors::Taps))?
+            .context("opening the sockets of rtnetlink")?;
         let mut parts = Parts::from(&self.sim);
         parts.links = Arc::new(links);
         parts.switch = Arc::new(OvsSwitch::connect(self.wire.address()));
@@ -207,5 +210,18 @@ impl RealWorld {
         let events = events.list(&ListParams::default()).await?.items;
         let of_reason = events.into_iter().filter(|event| event.reason.as_deref() == Some(reason));
         Ok(of_reason.filter_map(|event| event.note).collect())
+    }
+
+    /// How often Events of this reason and note were told: alike ones are counted in one.
+    ///
+    /// # Errors
+    /// Where the API does not answer.
+    pub async fn times_told(&self, reason: &str, note: &str) -> anyhow::Result<usize> {
+        let events: Api<k8s_openapi::api::events::v1::Event> = Api::all(self.client.clone());
+        let events = events.list(&ListParams::default()).await?.items.into_iter();
+        let alike = events
+            .filter(|event| event.reason.as_deref() == Some(reason) && event.note.as_deref() == Some(note));
+        let times = alike.map(|event| event.series.map_or(1, |series| series.count));
+        Ok(usize::try_from(times.sum::<i32>())?)
     }
 }

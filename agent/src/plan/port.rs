@@ -152,12 +152,16 @@ fn clue(stranger: &Port) -> String {
 
 /// Whether the switch reports a port as attached and holds a netdev that is gone: one that was made again under the same
 /// name is not promiscuous, as every system netdev is that a switch has as its port. Right after it was attached, netdevs may
-/// have been read before.
+/// have been read before. And a switch that is stopped lets go of all its netdevs, while its database tells what was, so
+/// there must be another on the bridge that it holds.
 fn is_detached(input: &Input<'_>, sf: &SubFunction, port: &Port) -> bool {
-    let link = input.observed.links.as_ref().ok().and_then(|links| links.get(&sf.representor));
+    let (Ok(links), Ok(switch)) = (&input.observed.links, &input.observed.switch) else { return false };
+    let promiscuity = |name| links.get(name).and_then(|link| link.promiscuity);
+    let beside = switch.ports.iter().filter(|(_, other)| other.bridge == port.bridge);
     port.is_attached()
         && port.interface_type.is_empty()
-        && link.is_some_and(|link| link.promiscuity == Some(0))
+        && promiscuity(&sf.representor) == Some(0)
+        && beside.map(|(name, _)| promiscuity(name)).any(|count| count > Some(0))
 }
 
 /// Whether the netdev of the representor's name is there and is the SF's.

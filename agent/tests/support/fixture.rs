@@ -202,7 +202,7 @@ pub(crate) struct OwnerFixture {
 pub(crate) struct LinkFixture {
     pub(crate) up: bool,
     pub(crate) mtu: u32,
-    /// By default that of the SF whose representor has this name.
+    /// By default that of the SF whose representor has this name, if any.
     pub(crate) phys_port_name: Option<String>,
     pub(crate) promiscuity: Option<u32>,
 }
@@ -413,6 +413,15 @@ impl DpuFixture {
                     ..Link::default()
                 },
             );
+        }
+        for (name, link) in self.links.iter().filter_map(|(name, link)| Some((name, link.as_ref()?))) {
+            links.entry(name.clone()).or_insert_with(|| Link {
+                phys_port_name: link.phys_port_name.clone(),
+                up: link.up,
+                mtu: link.mtu,
+                promiscuity: link.promiscuity,
+                ..Link::default()
+            });
         }
         links
     }

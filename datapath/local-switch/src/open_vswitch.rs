@@ -130,6 +130,14 @@ impl OpenVSwitch {
         self.programs.kill(name)
     }
 
+    /// Ends one of the two in order.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn end(&mut self, name: &str) -> anyhow::Result<()> {
+        self.programs.end(name)
+    }
+
     /// Runs ovs-vsctl as a person would, and answers what it prints.
     ///
     /// # Errors

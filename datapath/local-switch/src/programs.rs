@@ -65,7 +65,7 @@ impl Programs {
         tied.process_group(0);
         let (reply, answer) = mpsc::channel();
         self.starter.send((tied, reply)).context("the starter of programs is gone")?;
-        let child = answer.recv()?.with_context(|| format!("starting {name}"))?;
+        let child = answer.recv()?.with_context(|| format!("starting {name} by setpriv (of util-linux)"))?;
         self.running.insert(name.to_owned(), child);
         Ok(())
     }
@@ -77,6 +77,19 @@ impl Programs {
     pub fn kill(&mut self, name: &str) -> anyhow::Result<()> {
         let mut child = self.running.remove(name).with_context(|| format!("{name} does not run"))?;
         child.kill().and_then(|()| child.wait()).with_context(|| format!("killing {name}"))?;
+        Ok(())
+    }
+
+    /// Asks a program to end, as the system does when it goes down, and waits until it has.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn end(&mut self, name: &str) -> anyhow::Result<()> {
+        let child = self.running.get_mut(name).with_context(|| format!("{name} does not run"))?;
+        let asked = Command::new("kill").arg(child.id().to_string()).status().context("running kill")?;
+        ensure!(asked.success(), "{name} could not be asked to end: {asked}");
+        child.wait().with_context(|| format!("waiting for the end of {name}"))?;
+        self.running.remove(name);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use virtnet_local_switch::SWITCH;
 use virtnet_model::Netdevs;
 use virtnet_tests::ovsdb_wire::{inserted, transactions};
 use virtnet_tests::real_world::RealWorld;
@@ -28,6 +29,17 @@ fn link(world: &RealWorld, name: &str) -> anyhow::Result<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_done_behind_its_back_is_repaired_and_told() {
     let world = RealWorld::new(ROOM_FOR_ALL).await.unwrap();
+    // Each repair is told: after it there is an Event more, or one that was counted once more.
+    let told = async |reason: &str, note: String, at_least: usize| {
+        for _ in 0..600 {
+            let times = world.times_told(reason, &note).await.unwrap();
+            if times >= at_least {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{reason} was not told {at_least} times: {note}");
+    };
     // A database full of other people's: ports of every sort, keys on them and on the bridges.
     for number in 0..40 {
         let name = format!("foreign{number}");
@@ -61,7 +73,8 @@ async fn what_is_done_behind_its_back_is_repaired_and_told() {
     world.until_ready(1).await.unwrap();
     let name = world.representor("web-0").await.unwrap();
     let port = |column: &str| world.ovs.vsctl(&["get", "port", &name, column]);
-    let said = |step: &str| format!("{step} of default/web-0");
+    let put = || format!("put {name} of default/web-0 on bridge ovsbr1, tag 100");
+    let set = |change: &str| format!("set representor {name} of default/web-0: {change}");
     assert_eq!(port("tag").unwrap().trim(), "100");
     assert!(link(&world, &name).unwrap().contains("mtu 1500"));
 
@@ -69,8 +82,10 @@ async fn what_is_done_behind_its_back_is_repaired_and_told() {
     let tagged = || Ok(port("tag").is_ok_and(|tag| tag.trim() == "100"));
     world.ovs.vsctl(&["del-port", &name]).unwrap();
     world.until("the port is back", tagged).await.unwrap();
+    told("PortSet", put(), 1).await;
     world.ovs.vsctl(&["set", "port", &name, "tag=7"]).unwrap();
     world.until("the tag is back", tagged).await.unwrap();
+    told("PortSet", put(), 2).await;
     world.ovs.vsctl(&["set", "port", &name, "tag=0"]).unwrap();
     world.until("a tag that is no VLAN id is set back", tagged).await.unwrap();
     let iface_id = || {
@@ -83,13 +98,11 @@ async fn what_is_done_behind_its_back_is_repaired_and_told() {
     world.until("the user's key is back", iface_id).await.unwrap();
     world.ovs.inside("ip", &["link", "set", &name, "down"]).unwrap();
     world.until("the representor is up", || Ok(link(&world, &name)?.contains(",UP"))).await.unwrap();
+    told("RepresentorSet", set("up"), 1).await;
     world.ovs.inside("ip", &["link", "set", &name, "mtu", "1400"]).unwrap();
     world.until("the MTU is back", || Ok(link(&world, &name)?.contains("mtu 1500"))).await.unwrap();
+    told("RepresentorSet", set("MTU 1500"), 1).await;
     world.until_ready(1).await.unwrap();
-    let (ports, links) =
-        (world.events("PortSet").await.unwrap(), world.events("RepresentorSet").await.unwrap());
-    assert!(ports.iter().any(|note| note.contains(&said(&format!("put {name}")))), "{ports:?}");
-    assert!(links.iter().any(|note| note.contains("MTU 1500")), "{links:?}");
 
     // A bridge that goes takes its ports along; made again, it has them again.
     world.ovs.vsctl(&["add-br", "ovsbr3", "--", "set", "bridge", "ovsbr3", "datapath_type=netdev"]).unwrap();
@@ -271,6 +284,28 @@ async fn a_representor_that_was_made_again_is_attached_again() {
     world.until_ready(1).await.unwrap();
     let removed = world.events("PortRemoved").await.unwrap();
     assert!(removed.iter().any(|note| note.contains("bears its name now")), "{removed:?}");
+}
+
+/// A switch that ends in order lets go of its netdevs, which then look like ones that it does not hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_that_is_stopped_for_a_while_keeps_its_ports() {
+    let mut world = RealWorld::new(ROOM_FOR_ALL).await.unwrap();
+    let _agent = world.agent().unwrap();
+    world.apply("web-0", hotplug(100)).await.unwrap();
+    world.until_ready(1).await.unwrap();
+    let name = world.representor("web-0").await.unwrap();
+    let row = world.ovs.vsctl(&["get", "port", &name, "_uuid"]).unwrap();
+    world.wire.take();
+    world.ovs.end(SWITCH).unwrap();
+    assert!(!link(&world, &name).unwrap().contains("PROMISC"));
+    // Longer than an agent waits for its second look.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(transactions(&world.wire.take()).count, 0);
+    world.ovs.start_switch().unwrap();
+    world.until("it holds the netdev again", || Ok(link(&world, &name)?.contains("PROMISC"))).await.unwrap();
+    world.until_ready(1).await.unwrap();
+    assert_eq!(world.ovs.vsctl(&["get", "port", &name, "_uuid"]).unwrap(), row);
+    assert_eq!(transactions(&world.wire.take()).count, 0);
 }
 
 /// The names and specs of 16 hot-plugged PFs, 4 static PFs and 504 VFs.
