@@ -9,6 +9,7 @@ use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 use tracing::warn;
+use virtnet_client::is_newer;
 use virtnet_crds::VirtnetDevice;
 
 use crate::api::Written;
@@ -200,12 +201,4 @@ impl Known {
         self.metadata.insert(device.uid.clone(), Arc::new(metadata));
         self.parsed.insert(device.uid.clone(), device);
     }
-}
-
-/// Whether `a` is a later version than `b`: versions of one resource are ordered as numbers (Kubernetes 1.35 and later say
-/// so; earlier servers behave so).
-pub(crate) fn is_newer(a: &ObjectMeta, b: &ObjectMeta) -> bool {
-    let version =
-        |meta: &ObjectMeta| meta.resource_version.as_deref().and_then(|text| text.parse::<u64>().ok());
-    version(a) > version(b)
 }

@@ -10,6 +10,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
+use virtnet_client::{Clock, is_newer};
 use virtnet_crds::conditions::{
     self, FIRMWARE_CONFIGURED, Finding, READY, REBOOT_REQUIRED, RESTART_REQUIRED, Status, UPDATING,
 };
@@ -20,8 +21,6 @@ use virtnet_crds::{
 use virtnet_model::{ControllerState, EswitchPort, FirmwareState, Function, FunctionKind, Limits};
 
 use crate::api::{finalizer_removal, is_held_by_liveness};
-use crate::clock::Clock;
-use crate::devices::is_newer;
 use crate::observe::Observed;
 use crate::plan::DpuAssessment;
 use crate::plan::wanted_firmware;

@@ -1,11 +1,11 @@
 //! Kubernetes Events: told in passing, by a task of their own, so that a slow API never delays the DPU.
 
-use crate::words::chain;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
+use virtnet_client::chain;
 use virtnet_crds::manager;
 
 /// Events that wait for the API at most; those beyond are dropped, and logged.

@@ -7,13 +7,13 @@ use futures::future::BoxFuture;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use tokio::sync::Semaphore;
+use virtnet_client::chain;
 use virtnet_crds::Reason;
 use virtnet_model::{ErrorKind, PartError, Refusal, SwitchChange};
 
 use crate::api::{self, Written};
 use crate::observe::Parts;
 use crate::plan::Step;
-use crate::words::chain;
 
 /// How many calls to the controller are under way at once.
 const CONTROLLER_CALLS: usize = 16;

@@ -8,10 +8,8 @@ use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::warn;
+use virtnet_client::{Clock, chain};
 use virtnet_crds::manager;
-
-use crate::clock::Clock;
-use crate::words::chain;
 
 /// How long a renewal holds.
 pub(crate) const DURATION: Duration = Duration::from_secs(40);

@@ -9,11 +9,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use virtnet_agent::{Clock, LEASE_NAMESPACE, Metrics, http, preview};
+use virtnet_agent::{LEASE_NAMESPACE, Metrics, http, preview};
+use virtnet_client::{Clock, connect};
 
 /// Makes the virtio-net functions of one DPU what the Kubernetes API declares.
 #[derive(Debug, Parser)]
@@ -106,7 +105,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run { dpu, http, lease_namespace } => {
             let stopped = stopped()?;
-            let client = client(&dpu).await?;
+            let client = connect(dpu.kubeconfig.as_deref()).await?;
             let hands = dpu.hands.connect()?;
             let (clock, metrics) = (Clock::system(), Metrics::default());
             let serving = http::serve(http, metrics.clone());
@@ -119,26 +118,12 @@ async fn run(command: Command) -> anyhow::Result<()> {
             }
         }
         Command::Plan { dpu, output } => {
-            let client = client(&dpu).await?;
+            let client = connect(dpu.kubeconfig.as_deref()).await?;
             let hands = dpu.hands.connect()?;
             let preview = preview::make(client, &hands.parts, &dpu.dpu).await?;
             preview.print(output)
         }
     }
-}
-
-async fn client(arguments: &DpuArguments) -> anyhow::Result<Client> {
-    let config = match &arguments.kubeconfig {
-        Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path)
-                .with_context(|| format!("reading the kubeconfig {}", path.display()))?;
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("using the kubeconfig {}", path.display()))?
-        }
-        None => Config::infer().await.context("finding the API: name a kubeconfig by --kubeconfig")?,
-    };
-    Client::try_from(config).context("making a client of the API")
 }
 
 /// Ends when the process is asked to stop; it is listened from this call on.

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use virtnet_client::chain;
 use virtnet_model::{
     Controller, ControllerState, EswitchPort, Firmware, FirmwareState, Host, HostState, IfName, Link, Links,
     PartError, Switch, SwitchState,
 };
 use virtnet_sim::Sim;
-
-use crate::words::chain;
 
 /// The hands of the agent: the parts of one DPU.
 #[derive(Clone, Debug)]

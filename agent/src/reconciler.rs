@@ -16,11 +16,11 @@ use kube::{Client, Resource, ResourceExt};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
+use virtnet_client::{Clock, chain};
 use virtnet_crds::{Dpu, VirtnetDevice, VirtnetDeviceStatus};
 
 use crate::api;
 use crate::busy::Busy;
-use crate::clock::Clock;
 use crate::desired::{Device, DeviceKey, Known, Uid};
 use crate::devices::{Devices, News};
 use crate::dpu_object::{self, DpuObject, dpu_status};
@@ -35,7 +35,6 @@ use crate::report::{Reports, Verdict, is_ready};
 use crate::retry::Retries;
 use crate::status::device_status;
 use crate::suspects::Suspects;
-use crate::words::chain;
 
 /// Observations begin at least this far apart: events that come in a burst are answered together.
 const PACE: Duration = Duration::from_millis(10);

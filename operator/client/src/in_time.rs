@@ -14,7 +14,7 @@ use tower::service_fn;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A client of the same API, for requests that are answered in time or fail.
-pub(crate) fn in_time(client: Client) -> Client {
+pub fn in_time(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     Client::new(service_fn(move |request| answer(client.clone(), request)), namespace)
 }

@@ -1,0 +1,24 @@
+//! What every program of virtnet does with the Kubernetes API, whatever it asks for.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `clock` | [`Clock`]: the seam of wall-clock time |
+//! | `connect` | [`connect`]: a client by a kubeconfig |
+//! | `in_time` | [`in_time`]: a client whose requests fail where no answer comes |
+//! | `versions` | [`is_newer`]: which of two versions of an object is the later one |
+//! | `watch` | [`watch`]: a watch that goes on whatever happens |
+//! | `words` | [`chain`]: errors on one line |
+
+mod clock;
+mod connect;
+mod in_time;
+mod versions;
+mod watch;
+mod words;
+
+pub use clock::Clock;
+pub use connect::connect;
+pub use in_time::in_time;
+pub use versions::is_newer;
+pub use watch::{begun_anew, watch};
+pub use words::chain;
