@@ -1,0 +1,60 @@
+//! The binder's writes: `spec.dpu`, and while a device can't be bound the conditions that say so.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::{Value, json};
+use virtnet_client::Clock;
+use virtnet_crds::conditions::{BOUND, Finding, READY, merge};
+use virtnet_crds::{API_VERSION, Reason, VirtnetDevice, manager};
+
+use crate::fleet::Device;
+
+/// Binds the device, if the object is still the one that was seen.
+pub(super) async fn bind(client: &Client, device: &Device, dpu: &str) -> kube::Result<VirtnetDevice> {
+    let body = body(&device.metadata, "spec", &json!({"dpu": dpu}));
+    let (api, name) = named(client, device);
+    api.patch(&name, &PatchParams::apply(manager::BINDER), &Patch::Apply(body)).await
+}
+
+/// Says why the device is bound to nothing.
+pub(super) async fn say(
+    client: &Client,
+    device: &Device,
+    (reason, message): &(Reason, String),
+    clock: &Clock,
+) -> kube::Result<VirtnetDevice> {
+    let generation = device.metadata.generation.unwrap_or_default();
+    let findings = [BOUND, READY].map(|type_| Finding::new(type_, *reason, message));
+    let findings = findings.into_iter().chain(Finding::kstatus(*reason, message)).collect();
+    let before = device.told.as_deref().unwrap_or_default();
+    let conditions = merge(before, findings, generation, &Time(clock.now()));
+    write(client, device, &json!({"observedGeneration": generation, "conditions": conditions})).await
+}
+
+/// Takes back what was said, so that the agent says it all.
+pub(super) async fn clear(client: &Client, device: &Device) -> kube::Result<VirtnetDevice> {
+    write(client, device, &json!({})).await
+}
+
+async fn write(client: &Client, device: &Device, status: &Value) -> kube::Result<VirtnetDevice> {
+    let body = body(&device.metadata, "status", status);
+    let (api, name) = named(client, device);
+    api.patch_status(&name, &PatchParams::apply(manager::BINDER), &Patch::Apply(body)).await
+}
+
+fn named(client: &Client, device: &Device) -> (Api<VirtnetDevice>, String) {
+    let ObjectMeta { namespace, name, .. } = &device.metadata;
+    let api = Api::namespaced(client.clone(), namespace.as_deref().unwrap_or_default());
+    (api, name.clone().unwrap_or_default())
+}
+
+fn body(metadata: &ObjectMeta, field: &str, value: &Value) -> Value {
+    let ObjectMeta { namespace, name, uid, resource_version, .. } = metadata;
+    json!({
+        "apiVersion": API_VERSION,
+        "kind": "VirtnetDevice",
+        "metadata": {"namespace": namespace, "name": name, "uid": uid, "resourceVersion": resource_version},
+        field: value,
+    })
+}

@@ -1,0 +1,297 @@
+//! The operator's binder over a small fleet: simulated DPUs with an agent each, on the embedded API under a paused clock and on
+//! a real kube-apiserver in real time. Two operators run at once, and neither knows of the other.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, join_all};
+use futures::{FutureExt, StreamExt, stream};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+use virtnet_agent::{Clock, Config, Metrics, Parts};
+use virtnet_crds::{API_VERSION, Dpu, VirtnetDevice, manager};
+use virtnet_embedded_api as embedded;
+use virtnet_sim::{Sim, SimConfig};
+use virtnet_tests::control_plane::{ControlPlane, client_of};
+use virtnet_tests::manifests;
+use virtnet_tests::world::{LEASES, reason};
+
+/// What the guide's firmware has.
+const SLOTS: usize = 16;
+/// Far longer than any of it takes, on a machine that is busy too.
+const LIMIT: Duration = Duration::from_secs(120);
+
+struct Fleet {
+    client: Client,
+    sims: BTreeMap<String, Sim>,
+}
+
+impl Fleet {
+    fn new(client: Client, names: &[&str]) -> Self {
+        let sims = names.iter().enumerate().map(|(index, name)| {
+            let base_mac = format!("0c:c4:7a:ff:{index:02x}:00").parse().unwrap();
+            let config = SimConfig { base_mac, seed: index as u64, ..SimConfig::default() };
+            ((*name).to_owned(), Sim::new(config))
+        });
+        Self { client, sims: sims.collect() }
+    }
+
+    /// An agent for each DPU; they live for as long as the future is polled.
+    fn agents(&self, clock: &Clock) -> BoxFuture<'static, ()> {
+        let agents = self.sims.iter().map(|(name, sim)| {
+            let config = Config { dpu: name.clone(), lease_namespace: LEASES.into() };
+            let parts = Parts::from(sim);
+            virtnet_agent::run(config, self.client.clone(), parts, clock.clone(), Metrics::default())
+        });
+        join_all(agents.collect::<Vec<_>>()).map(drop).boxed()
+    }
+
+    fn devices(&self) -> Api<VirtnetDevice> {
+        Api::default_namespaced(self.client.clone())
+    }
+
+    async fn create(&self, name: &str, spec: Value) {
+        let object = json!({
+            "apiVersion": API_VERSION, "kind": "VirtnetDevice", "metadata": {"name": name}, "spec": spec,
+        });
+        let object = serde_json::from_value(object).unwrap();
+        self.devices().create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    async fn list(&self) -> Vec<VirtnetDevice> {
+        self.devices().list(&ListParams::default()).await.unwrap().items
+    }
+
+    /// The names of devices by reason; `Ready` where they are.
+    async fn by_reason(&self) -> BTreeMap<String, Vec<String>> {
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for device in self.list().await {
+            let reason = reason(&device).map_or_else(|| "Ready".to_owned(), |(reason, _)| reason);
+            found.entry(reason).or_default().push(device.name_any());
+        }
+        found
+    }
+
+    /// Waits until so many devices have each of these reasons, and no other has any.
+    async fn until(&self, wanted: &[(&str, usize)]) {
+        let wanted: BTreeMap<_, _> =
+            wanted.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
+        let begun = Instant::now();
+        loop {
+            let found = self.by_reason().await;
+            let counts: BTreeMap<_, _> =
+                found.iter().map(|(reason, names)| (reason.clone(), names.len())).collect();
+            if counts == wanted {
+                return;
+            }
+            assert!(begun.elapsed() < LIMIT, "wanted {wanted:?}, found {found:?}");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// How many devices are bound to each DPU, and what the DPUs have agrees: as many functions, no MAC twice.
+    async fn check(&self) -> BTreeMap<String, usize> {
+        let mut bound: BTreeMap<String, usize> = BTreeMap::new();
+        for device in self.list().await {
+            if let Some(dpu) = device.spec.dpu {
+                *bound.entry(dpu).or_default() += 1;
+            }
+        }
+        let mut macs = BTreeSet::new();
+        for (name, sim) in &self.sims {
+            let state = sim.controller().observe().await.unwrap();
+            let hot_plugged = state.functions.values().filter(|function| function.id.vf.is_none());
+            let hot_plugged: Vec<_> = hot_plugged.filter(|function| function.id.pf.get() >= 4).collect();
+            assert_eq!(Some(&hot_plugged.len()), bound.get(name).or(Some(&0)), "{name}");
+            for function in state.functions.values() {
+                assert!(macs.insert(function.mac), "two functions have {}", function.mac);
+            }
+        }
+        bound
+    }
+}
+
+fn anywhere() -> Value {
+    json!({"dpuSelector": {}, "function": {"hotplug": {}}, "port": {"bridge": "ovsbr1"}})
+}
+
+/// An embedded API under the paused clock.
+async fn embedded_api() -> (Client, Arc<embedded::Recorder>, Clock) {
+    let epoch = "2026-01-01T00:00:00Z".parse().unwrap();
+    let writes = Arc::new(embedded::Recorder::default());
+    let mut config =
+        embedded::Config::new(virtnet_crds::crd::all(), Arc::new(embedded::MemoryDisk::default()));
+    config.clock = Arc::new(embedded::TokioClock::starting_at(epoch));
+    config.ids = Arc::new(embedded::SeededIds::new(1));
+    config.audit = Some(Arc::<embedded::Recorder>::clone(&writes));
+    let api = embedded::Api::open(config).await.unwrap();
+    let clock = Clock::from_tokio(epoch, Instant::now());
+    (Client::new(api.service(), "default"), writes, clock)
+}
+
+/// Does something while agents and operators run.
+async fn meanwhile(
+    running: impl IntoIterator<Item = BoxFuture<'static, ()>>,
+    story: impl Future<Output = ()>,
+) {
+    tokio::select! {
+        _ = join_all(running) => panic!("an agent or an operator ended"),
+        () = story => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn devices_are_spread_and_what_finds_no_room_says_so_until_there_is_some() {
+    let (client, writes, clock) = embedded_api().await;
+    let fleet = Fleet::new(client.clone(), &["dpu-a", "dpu-b", "dpu-c"]);
+    let operator = || virtnet_operator::run(client.clone(), clock.clone()).boxed();
+    meanwhile([fleet.agents(&clock), operator(), operator()], async {
+        // Until the DPUs have reported, nobody can know whether there is room.
+        sleep(Duration::from_secs(5)).await;
+        let all = 3 * SLOTS + 4;
+        for number in 0..all {
+            fleet.create(&format!("web-{number}"), anywhere()).await;
+        }
+        fleet.until(&[("Ready", 3 * SLOTS), ("NoDpuFits", 4)]).await;
+        assert!(fleet.check().await.values().all(|count| *count == SLOTS));
+        let waiting = fleet.by_reason().await.remove("NoDpuFits").unwrap();
+        let device = fleet.devices().get(&waiting[0]).await.unwrap();
+        let conditions = device.status.unwrap().conditions;
+        let of = |type_: &str| conditions.iter().find(|condition| condition.type_ == type_).unwrap();
+        assert_eq!(
+            of("Bound").message,
+            "dpu-a: 0 of 16 slots free; dpu-b: 0 of 16 slots free; dpu-c: 0 of 16 slots free"
+        );
+        assert_eq!((of("Bound").status.as_str(), of("Ready").status.as_str()), ("False", "False"));
+        assert_eq!(of("Reconciling").status, "True");
+        // Each bound device was written once, and of each that waits it was said once, although two operators are at it.
+        let binder: Vec<_> =
+            writes.take().into_iter().filter(|write| write.manager == manager::BINDER).collect();
+        assert_eq!(binder.len(), all, "{binder:#?}");
+
+        // A static PF is each DPU's own, and a selector that matches none says so.
+        for number in 0..4 {
+            fleet
+                .create(
+                    &format!("fixed-{number}"),
+                    json!({"dpuSelector": {}, "function": {"static": {"pf": 0}}}),
+                )
+                .await;
+        }
+        fleet
+            .create(
+                "lost",
+                json!({"dpuSelector": {"matchLabels": {"rack": "r9"}}, "function": {"hotplug": {}}}),
+            )
+            .await;
+        fleet.until(&[("Ready", 3 * SLOTS + 3), ("NoDpuFits", 5), ("NoDpuSelected", 1)]).await;
+
+        // Room appears: by a deletion, and by another function's.
+        for number in 0..4 {
+            let ready = fleet.by_reason().await.remove("Ready").unwrap();
+            let gone = ready.iter().filter(|name| name.starts_with("web")).nth(number).unwrap();
+            fleet.devices().delete(gone, &DeleteParams::default()).await.unwrap();
+        }
+        fleet.until(&[("Ready", 3 * SLOTS + 3), ("NoDpuFits", 1), ("NoDpuSelected", 1)]).await;
+        let bound = fleet.list().await.into_iter().find(|device| device.name_any() == waiting[0]).unwrap();
+        let conditions = bound.status.unwrap().conditions;
+        assert!(!conditions.iter().any(|condition| condition.type_ == "Bound"), "{conditions:?}");
+
+        // Then all is silent.
+        sleep(Duration::from_secs(10)).await;
+        writes.take();
+        sleep(Duration::from_secs(600)).await;
+        let written: Vec<_> = writes.take().into_iter().filter(|write| write.resource != "leases").collect();
+        assert!(written.is_empty(), "{written:#?}");
+    })
+    .await;
+    // And so it stays when others take over.
+    let agents = fleet.agents(&clock);
+    meanwhile([agents, operator()], async {
+        sleep(Duration::from_secs(60)).await;
+        let written: Vec<_> = writes.take().into_iter().filter(|write| write.resource != "leases").collect();
+        assert!(written.is_empty(), "{written:#?}");
+    })
+    .await;
+}
+
+/// An operator whose cache is far behind binds too much to one DPU.
+#[tokio::test(start_paused = true)]
+async fn what_an_agent_refuses_is_bound_elsewhere_and_a_persons_choice_stays() {
+    let (client, _, clock) = embedded_api().await;
+    let fleet = Fleet::new(client.clone(), &["dpu-a", "dpu-b"]);
+    let operator = virtnet_operator::run(client.clone(), clock.clone()).boxed();
+    let begin = Arc::new(tokio::sync::Notify::new());
+    let begun = Arc::clone(&begin);
+    let later = async move {
+        begun.notified().await;
+        operator.await;
+    };
+    meanwhile([fleet.agents(&clock), later.boxed()], async {
+        for number in 0..SLOTS + 4 {
+            let name = format!("web-{number}");
+            fleet.create(&name, anywhere()).await;
+            let body = json!({
+                "apiVersion": API_VERSION, "kind": "VirtnetDevice", "metadata": {"name": name},
+                "spec": {"dpu": "dpu-a"},
+            });
+            fleet
+                .devices()
+                .patch(&name, &PatchParams::apply(manager::BINDER), &Patch::Apply(body))
+                .await
+                .unwrap();
+        }
+        // It is the youngest, so that it is among those refused.
+        sleep(Duration::from_secs(5)).await;
+        let mut chosen = anywhere();
+        chosen["dpu"] = json!("dpu-a");
+        fleet.create("chosen", chosen).await;
+        fleet.until(&[("Ready", SLOTS), ("NoFreeSlot", 5)]).await;
+        begin.notify_one();
+        fleet.until(&[("Ready", SLOTS + 4), ("NoFreeSlot", 1)]).await;
+        assert_eq!(fleet.by_reason().await["NoFreeSlot"], ["chosen"]);
+        let devices = fleet.list().await;
+        let on_b = devices.iter().filter(|device| device.spec.dpu.as_deref() == Some("dpu-b")).count();
+        assert_eq!(on_b, 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn operators_bind_on_a_real_api_server_with_no_more_rights_than_they_need() {
+    let plane = ControlPlane::start().await.unwrap();
+    manifests::install(&plane).await.unwrap();
+    let fleet = Fleet::new(plane.client().await.unwrap(), &["dpu-a", "dpu-b"]);
+    let clients: Vec<_> = stream::iter(["virtnet:operator:a", "virtnet:operator:b"])
+        .then(async |user| client_of(&plane.kubeconfig_of(user, "virtnet:operators").unwrap()).await.unwrap())
+        .collect()
+        .await;
+    let operators =
+        clients.iter().map(|client| virtnet_operator::run(client.clone(), Clock::system()).boxed());
+    let running = operators.chain([fleet.agents(&Clock::system())]);
+    meanwhile(running, async {
+        for number in 0..2 * SLOTS + 3 {
+            fleet.create(&format!("web-{number}"), anywhere()).await;
+        }
+        fleet.until(&[("Ready", 2 * SLOTS), ("NoDpuFits", 3)]).await;
+        assert_eq!(fleet.check().await, [("dpu-a".to_owned(), SLOTS), ("dpu-b".to_owned(), SLOTS)].into());
+        let ready = fleet.by_reason().await.remove("Ready").unwrap();
+        for name in &ready[..3] {
+            fleet.devices().delete(name, &DeleteParams::default()).await.unwrap();
+        }
+        fleet.until(&[("Ready", 2 * SLOTS)]).await;
+        fleet.check().await;
+    })
+    .await;
+    // They may write no Dpu, nor make or delete a device.
+    let dpus: Api<Dpu> = Api::all(clients[0].clone());
+    let label = Patch::Merge(json!({"metadata": {"labels": {"rack": "r1"}}}));
+    assert!(dpus.patch("dpu-a", &PatchParams::default(), &label).await.is_err());
+    let devices: Api<VirtnetDevice> = Api::default_namespaced(clients[0].clone());
+    assert!(devices.delete("web-5", &DeleteParams::default()).await.is_err());
+}
