@@ -28,6 +28,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const SAMPLES: &[(&str, &str)] = &[
     ("dpu.yaml", include_str!("../../../manifests/samples/dpu.yaml")),
     ("hotplug.yaml", include_str!("../../../manifests/samples/hotplug.yaml")),
+    ("selector.yaml", include_str!("../../../manifests/samples/selector.yaml")),
     ("static-pf.yaml", include_str!("../../../manifests/samples/static-pf.yaml")),
     ("vf.yaml", include_str!("../../../manifests/samples/vf.yaml")),
     ("vlans.yaml", include_str!("../../../manifests/samples/vlans.yaml")),

@@ -1,4 +1,4 @@
-//! One machine with everything on it: the embedded API with its listener, a DPU, and an agent.
+//! One machine with everything on it: the embedded API with its listener, a DPU, an agent and the operator.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,6 +43,7 @@ pub(crate) struct Machine {
     api: embedded::Api,
     server: Server,
     agent: JoinHandle<()>,
+    operator: JoinHandle<()>,
 }
 
 impl Machine {
@@ -61,8 +62,10 @@ impl Machine {
             virtnet_agent::Config { dpu: dpu.to_owned(), lease_namespace: LEASE_NAMESPACE.to_owned() };
         let parts = ground.parts.clone();
         let agent = virtnet_agent::run(config, client.clone(), parts, Clock::system(), Metrics::default());
+        let operator = virtnet_operator::run(client.clone(), Clock::system());
         let kubeconfig = server.kubeconfig_path().map(Path::to_owned);
-        Ok(Self { client, ground, kubeconfig, api, server, agent: tokio::spawn(agent) })
+        let (agent, operator) = (tokio::spawn(agent), tokio::spawn(operator));
+        Ok(Self { client, ground, kubeconfig, api, server, agent, operator })
     }
 
     /// Says what of the DPU is real and what is not.
@@ -84,11 +87,13 @@ impl Machine {
         }
     }
 
-    /// Stops all of it: the agent first, so that what it had under way is not refused by an API that is gone.
+    /// Stops all of it: agent and operator first, so that what they had under way is not refused by an API that is gone.
     pub(crate) async fn stop(self) {
-        self.agent.abort();
-        // Cancelled is what was asked for.
-        let _ = self.agent.await;
+        for task in [self.agent, self.operator] {
+            task.abort();
+            // Cancelled is what was asked for.
+            let _ = task.await;
+        }
         drop(self.client);
         // Watches that others hold open end here at the latest.
         let _ = tokio::time::timeout(FAREWELL, self.server.shutdown()).await;
