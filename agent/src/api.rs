@@ -55,23 +55,17 @@ pub(crate) async fn apply_status(
     api.patch_status(&object.name_any(), &params, &Patch::Apply(body)).await
 }
 
-/// Whether a status was refused because the liveness controller holds some of its fields, and nobody else holds any.
-pub(crate) fn is_held_by_liveness(refusal: &Status) -> bool {
+/// Whether a status was refused because controllers of the operator hold some of its fields, and nobody else holds any: what
+/// they said is so no longer, for this agent has the device.
+pub(crate) fn is_held_by_operator(refusal: &Status) -> bool {
     // A cause's message names the other manager in quotes: `conflict with "NAME" using VERSION`.
-    let liveness = format!("\"{}\"", manager::LIVENESS);
+    let theirs = [manager::LIVENESS, manager::BINDER].map(|name| format!("\"{name}\""));
     let causes: Vec<_> = refusal.details.iter().flat_map(|details| &details.causes).collect();
     refusal.code == 409
         && !causes.is_empty()
-        && causes
-            .iter()
-            .all(|cause| cause.reason == "FieldManagerConflict" && cause.message.contains(&liveness))
-}
-
-/// Whether a write was refused because the object is another version now, or gone; a field that someone else holds is not
-/// that.
-pub(crate) fn is_overtaken(refusal: &Status) -> bool {
-    let has_causes = refusal.details.iter().any(|details| !details.causes.is_empty());
-    refusal.code == 404 || refusal.code == 409 && !has_causes
+        && causes.iter().all(|cause| {
+            cause.reason == "FieldManagerConflict" && theirs.iter().any(|name| cause.message.contains(name))
+        })
 }
 
 /// The object of this name, if there is one; whether this version of the agent can decode it or not.
@@ -146,6 +140,8 @@ fn add<const N: usize>(path: [&str; N], value: Value) -> PatchOperation {
 
 #[cfg(test)]
 mod tests {
+    use virtnet_client::is_overtaken;
+
     use super::*;
 
     fn refusal(managers: &[&str]) -> Status {
@@ -164,10 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_taken_by_force_from_the_liveness_controller_alone() {
+    fn a_field_is_taken_by_force_from_the_operator_alone() {
         for (managers, held, overtaken) in [
             (&["virtnet-liveness"][..], true, false),
-            (&["virtnet-liveness", "virtnet-liveness"], true, false),
+            (&["virtnet-liveness", "virtnet-binder"], true, false),
             (&["virtnet-liveness", "kubectl-edit"], false, false),
             (&["kubectl-edit"], false, false),
             (&["my-virtnet-liveness"], false, false),
@@ -175,7 +171,7 @@ mod tests {
         ] {
             let refusal = refusal(managers);
             assert_eq!(
-                (is_held_by_liveness(&refusal), is_overtaken(&refusal)),
+                (is_held_by_operator(&refusal), is_overtaken(&refusal)),
                 (held, overtaken),
                 "{managers:?}"
             );

@@ -20,7 +20,7 @@ use virtnet_crds::{
 };
 use virtnet_model::{ControllerState, EswitchPort, FirmwareState, Function, FunctionKind, Limits};
 
-use crate::api::{finalizer_removal, is_held_by_liveness};
+use crate::api::{finalizer_removal, is_held_by_operator};
 use crate::observe::Observed;
 use crate::plan::DpuAssessment;
 use crate::plan::wanted_firmware;
@@ -180,7 +180,7 @@ pub(crate) async fn write(client: Client, name: String, write: Write) -> kube::R
             let apply = Patch::Apply(body);
             let params = PatchParams::apply(manager::AGENT);
             match api.patch_status(&name, &params, &apply).await {
-                Err(kube::Error::Api(refusal)) if is_held_by_liveness(&refusal) => {
+                Err(kube::Error::Api(refusal)) if is_held_by_operator(&refusal) => {
                     api.patch_status(&name, &params.force(), &apply).await
                 }
                 result => result,

@@ -16,7 +16,7 @@ use kube::{Client, Resource, ResourceExt};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
-use virtnet_client::{Clock, chain};
+use virtnet_client::{Clock, chain, is_overtaken};
 use virtnet_crds::{Dpu, VirtnetDevice, VirtnetDeviceStatus};
 
 use crate::api;
@@ -520,7 +520,7 @@ impl Reconciler {
             }
             Err(error) => {
                 // Whoever removed or changed the object meanwhile is heard of by the watch.
-                let overtaken = matches!(&error, kube::Error::Api(status) if api::is_overtaken(status));
+                let overtaken = matches!(&error, kube::Error::Api(status) if is_overtaken(status));
                 let refused = matches!(&error, kube::Error::Api(status) if status.code < 500);
                 if self.reports.failed(&uid, version, !refused, Instant::now()) && !overtaken {
                     let device = self.devices.parsed().get(&uid);
@@ -558,14 +558,14 @@ fn is_leaving(device: &Device) -> bool {
     device.deleting && !device.finalizer
 }
 
-/// Writes a status; where the liveness controller holds the condition Ready, takes it back.
+/// Writes a status; what the operator's controllers hold of it is taken over.
 async fn write_status(
     client: &Client,
     object: &VirtnetDevice,
     status: &VirtnetDeviceStatus,
 ) -> kube::Result<VirtnetDevice> {
     match api::apply_status(client, object, status, false).await {
-        Err(kube::Error::Api(refusal)) if api::is_held_by_liveness(&refusal) => {
+        Err(kube::Error::Api(refusal)) if api::is_held_by_operator(&refusal) => {
             api::apply_status(client, object, status, true).await
         }
         result => result,

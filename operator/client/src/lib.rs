@@ -5,6 +5,7 @@
 //! | `clock` | [`Clock`]: the seam of wall-clock time |
 //! | `connect` | [`connect`]: a client by a kubeconfig |
 //! | `in_time` | [`in_time`]: a client whose requests fail where no answer comes |
+//! | `overtaken` | [`is_overtaken`]: whether a write came too late |
 //! | `versions` | [`is_newer`]: which of two versions of an object is the later one |
 //! | `watch` | [`watch`]: a watch that goes on whatever happens |
 //! | `words` | [`chain`]: errors on one line |
@@ -12,6 +13,7 @@
 mod clock;
 mod connect;
 mod in_time;
+mod overtaken;
 mod versions;
 mod watch;
 mod words;
@@ -19,6 +21,7 @@ mod words;
 pub use clock::Clock;
 pub use connect::connect;
 pub use in_time::in_time;
+pub use overtaken::is_overtaken;
 pub use versions::is_newer;
 pub use watch::{begun_anew, watch};
 pub use words::chain;

@@ -22,7 +22,7 @@ where
     begun_anew(move || watcher(api.clone(), config.clone()).boxed(), who)
 }
 
-/// A watch that begins anew with a list where the API won't go on from the version that it was at. [`watcher`] itself does
+/// A watch that begins anew with a list where the API won't go on from the version that it was at. [`watcher()`] itself does
 /// so when an event of the watch says that; where the request is refused with 410, it asks for that same version for ever.
 pub fn begun_anew<T, B>(begin: B, who: &str) -> impl Stream<Item = watcher::Result<T>> + Send + use<T, B>
 where

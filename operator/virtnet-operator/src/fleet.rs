@@ -11,7 +11,7 @@ use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 use tracing::warn;
 use virtnet_client::is_newer;
-use virtnet_crds::conditions::{BOUND, FUNCTION_READY, READY};
+use virtnet_crds::conditions::{BOUND, FUNCTION_READY, READY, STALLED};
 use virtnet_crds::{
     Allocated, Capacity, Dpu, DpuSelector, Function, FunctionType, NotOneFunction, Port, Reason, Uplink,
     VirtnetDevice, VirtnetDeviceSpec, manager,
@@ -68,6 +68,8 @@ pub(crate) struct Device {
     pub(crate) representor: Option<String>,
     /// Why the agent of its DPU does not make the function, where that is for what the DPU is or has.
     pub(crate) refusal: Option<(Reason, String)>,
+    /// Its agent makes no function before a person changes the spec.
+    pub(crate) is_stalled: bool,
     /// The conditions, where those of the binder are among them.
     pub(crate) told: Option<Vec<Condition>>,
 }
@@ -107,6 +109,7 @@ impl Device {
             serde_json::to_string(&spec).unwrap_or_default().hash(&mut hasher);
             hasher.finish()
         };
+        let is_stalled = of_this_spec && status.conditions.iter().any(|condition| condition.type_ == STALLED);
         let told = status.conditions.iter().any(|condition| condition.type_ == BOUND);
         Ok(Self {
             dpu: spec.dpu,
@@ -116,6 +119,7 @@ impl Device {
             msix: spec.msix,
             wanted,
             has_function: status.function.is_some(),
+            is_stalled,
             representor: status.representor.map(|representor| representor.name),
             refusal,
             told: told.then_some(status.conditions),
@@ -163,8 +167,8 @@ pub(crate) struct Target {
     pub(crate) metadata: ObjectMeta,
     /// What its agent reported; `None`: nothing yet.
     pub(crate) reported: Option<Reported>,
-    /// Its agent is known to be silent.
-    pub(crate) is_silent: bool,
+    /// Why nothing can be made on it now.
+    pub(crate) trouble: Option<&'static str>,
 }
 
 /// What an agent reported of its DPU that tells what there is room for.
@@ -174,6 +178,8 @@ pub(crate) struct Reported {
     pub(crate) allocated: Allocated,
     /// Functions that no object declares, each with its representor.
     pub(crate) undeclared: Vec<(FunctionType, Option<String>)>,
+    /// The version of its controller, which decides on what it can do.
+    pub(crate) controller: Option<String>,
 }
 
 impl Target {
@@ -193,14 +199,22 @@ impl Target {
         metadata.managed_fields = None;
         let ready =
             status.iter().flat_map(|status| &status.conditions).find(|condition| condition.type_ == READY);
-        let is_silent = ready.is_some_and(|condition| condition.status == "Unknown");
+        let trouble =
+            ready.and_then(|condition| match (condition.status.as_str(), condition.reason.as_str()) {
+                ("Unknown", _) => Some("its agent is silent"),
+                ("False", reason) if reason == Reason::ControllerUnavailable.as_str() => {
+                    Some("its virtio-net controller can't be reached")
+                }
+                _ => None,
+            });
         let reported = status.and_then(|status| {
             let (capacity, allocated) = (status.capacity?, status.allocated.unwrap_or_default());
             let undeclared = status.undeclared.into_iter();
             let undeclared = undeclared.map(|function| (function.type_, function.representor));
-            Some(Reported { capacity, allocated, undeclared: undeclared.collect() })
+            let controller = status.versions.and_then(|versions| versions.controller);
+            Some(Reported { capacity, allocated, undeclared: undeclared.collect(), controller })
         });
-        Self { metadata, reported, is_silent }
+        Self { metadata, reported, trouble }
     }
 }
 

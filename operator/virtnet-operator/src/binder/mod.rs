@@ -21,7 +21,7 @@ use kube::runtime::watcher;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
-use virtnet_client::{Clock, chain};
+use virtnet_client::{Clock, chain, is_overtaken};
 use virtnet_crds::{Dpu, Reason, VirtnetDevice};
 
 use crate::fleet::{Device, Known, Target};
@@ -89,6 +89,15 @@ struct Done {
     result: kube::Result<VirtnetDevice>,
 }
 
+/// A device that can't be bound.
+#[derive(Debug)]
+struct Wait {
+    /// When that may be said, or something else than was said.
+    due: Instant,
+    /// How long it is from then to the next time.
+    next: Duration,
+}
+
 /// A write that failed.
 #[derive(Debug)]
 struct Failure {
@@ -104,8 +113,8 @@ struct Binder {
     devices: Known<Device>,
     dpus: Known<Target>,
     bars: Bars,
-    /// Since when devices have been waiting.
-    waiting: BTreeMap<String, Instant>,
+    /// Devices that can't be bound.
+    waiting: BTreeMap<String, Wait>,
     /// Devices that are being written, those that are being bound with their DPU.
     busy: BTreeMap<String, Option<String>>,
     writes: Arc<Semaphore>,
@@ -158,32 +167,37 @@ impl Binder {
             return;
         }
         (self.dirty, self.planned_at, self.look_again) = (false, Some(now), None);
-        self.bars.note(self.devices.all(), self.dpus.all(), now);
-        let barred = self.bars.standing();
+        self.bars.note(self.devices.all(), self.dpus.all());
+        let barred = self.bars.standing(now);
         let under_way = self.busy.iter().filter_map(|(uid, dpu)| Some((uid.clone(), dpu.clone()?))).collect();
         let (devices, dpus) = (self.devices.all(), self.dpus.all());
         let input = Input { devices, dpus, under_way: &under_way, barred: &barred };
         let Plan { bind, waiting, clear } = plan(&input);
-        self.look_again_at(self.bars.next());
+        self.look_again_at(self.bars.next(now));
         self.waiting.retain(|uid, _| waiting.contains_key(uid));
+        let mut to_say = Vec::new();
         for (uid, dpu) in bind {
-            // The agent could not write its status while the conditions are the binder's.
-            let told = self.devices.all().get(&uid).is_some_and(|device| device.told.is_some());
-            self.begin(&uid, if told { Write::Clear } else { Write::Bind(dpu) }, now);
+            self.begin(&uid, Write::Bind(dpu), now);
         }
         for uid in clear {
             self.begin(&uid, Write::Clear, now);
         }
         for (uid, why) in waiting {
-            let since = *self.waiting.entry(uid.clone()).or_insert(now);
+            let wait = self.waiting.entry(uid.clone()).or_insert(Wait { due: now + LASTING, next: LASTING });
             if self.devices.all().get(&uid).is_some_and(|device| says(device, &why)) {
                 continue;
             }
-            if since + LASTING > now {
-                self.look_again_at(Some(since + LASTING));
+            if wait.due > now {
+                let due = wait.due;
+                self.look_again_at(Some(due));
             } else {
-                self.begin(&uid, Write::Say(why), now);
+                // Where another operator sees it otherwise, the two contradict each other ever more rarely.
+                *wait = Wait { due: now + wait.next, next: (wait.next * 2).min(LONGEST_RETRY) };
+                to_say.push((uid, why));
             }
+        }
+        for (uid, why) in to_say {
+            self.begin(&uid, Write::Say(why), now);
         }
         self.failures.retain(|uid, _| self.devices.all().contains_key(uid));
     }
@@ -238,8 +252,14 @@ impl Binder {
             Err(error) => error,
         };
         let now = Instant::now();
-        let overtaken = matches!(&error, kube::Error::Api(status) if [404, 409].contains(&status.code));
+        let overtaken = matches!(&error, kube::Error::Api(status) if is_overtaken(status));
         let refused = matches!(&error, kube::Error::Api(status) if [400, 403, 422].contains(&status.code));
+        if let (Write::Bind(dpu), true, Some(device)) = (&write, refused, self.devices.all().get(&uid)) {
+            // The next plan knows, and chooses another or says why there is none.
+            warn!(device = device.key(), %dpu, error = chain(&error), "the API refused to bind a device");
+            self.bars.refused(device, dpu, &chain(&error), now);
+            return;
+        }
         let before = self.failures.remove(&uid);
         let wait = before.map_or(FIRST_RETRY, |failure| (failure.wait * 2).min(LONGEST_RETRY));
         if let Some(device) = self.devices.all().get(&uid) {
@@ -250,9 +270,6 @@ impl Binder {
                     error = chain(&error),
                     "a device was not written; it is tried again in {wait:?}"
                 );
-            }
-            if let (Write::Bind(dpu), true) = (&write, refused) {
-                self.bars.refused(device, dpu, format!("the API refused it: {}", chain(&error)), now + wait);
             }
             self.failures.insert(uid, Failure { version, again_at: now + wait, wait });
         }

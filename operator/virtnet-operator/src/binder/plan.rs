@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use virtnet_crds::Reason;
 
 use super::room::Room;
-use crate::fleet::{Device, Target};
+use crate::fleet::{Device, Need, Target};
 
-/// How many DPUs a message tells of.
-const TOLD: usize = 8;
+/// How long a message may become, in bytes: a condition's is 32,768 at most.
+const TOLD: usize = 16_384;
 
 /// All that a plan is made from.
 #[derive(Debug)]
@@ -49,14 +49,16 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
         }
         match &device.dpu {
             Some(dpu) => {
-                if let Some((_, room)) = rooms.get_mut(dpu.as_str()) {
-                    room.take(device);
-                }
                 if device.told.is_some() {
                     plan.clear.push(uid.clone());
                 }
                 if may_move(device) {
                     seekers.push(device);
+                }
+                if !is_queueing(device)
+                    && let Some((_, room)) = rooms.get_mut(dpu.as_str())
+                {
+                    room.take(device);
                 }
             }
             None if device.is_deleting() => {}
@@ -66,6 +68,14 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
     seekers.sort_by_key(|device| device.seniority());
     for device in seekers {
         let uid = device.uid().to_owned();
+        if is_queueing(device)
+            && let Some((_, room)) = device.dpu.as_deref().and_then(|dpu| rooms.get_mut(dpu))
+            && room.fit(device).is_ok()
+        {
+            // There is room again, and its agent is about to make the function.
+            room.take(device);
+            continue;
+        }
         match choose(device, &rooms, input.barred) {
             Ok(dpu) => {
                 if let Some((_, room)) = rooms.get_mut(dpu.as_str()) {
@@ -73,11 +83,19 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
                 }
                 plan.bind.insert(uid, dpu);
             }
-            // The agent of the DPU that it is bound to tells why it waits.
-            Err(_) if device.dpu.is_some() => {}
-            Err(why) => {
-                plan.waiting.insert(uid, why);
-            }
+            Err(why) => match device.dpu.as_deref() {
+                None => {
+                    plan.waiting.insert(uid, why);
+                }
+                // The agent of the DPU that it is bound to tells why it waits.
+                Some(dpu) => {
+                    if is_queueing(device)
+                        && let Some((_, room)) = rooms.get_mut(dpu)
+                    {
+                        room.take(device);
+                    }
+                }
+            },
         }
     }
     plan
@@ -86,6 +104,13 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
 /// A device that was bound here and that its agent refuses, for what that DPU is or has, before there is a function.
 fn may_move(device: &Device) -> bool {
     device.bound_by_us && !device.has_function && !device.is_deleting() && device.refusal.is_some()
+}
+
+/// A device that may move and that the DPU refused for want of room: it has none there before it is its turn.
+fn is_queueing(device: &Device) -> bool {
+    let wants_room = [Reason::NoFreeSlot, Reason::SfExhausted, Reason::SfNumberInUse];
+    let refused = device.refusal.as_ref().is_some_and(|(reason, _)| wants_room.contains(reason));
+    refused && may_move(device) && matches!(device.need, Need::HotPlug { .. })
 }
 
 /// The DPU for a device, or why there is none.
@@ -112,8 +137,15 @@ fn choose(
     if obstacles.is_empty() {
         return Err((Reason::NoDpuSelected, none_selected(device)));
     }
-    let more = obstacles.len().saturating_sub(TOLD);
-    obstacles.truncate(TOLD);
+    let mut room = TOLD;
+    let told = obstacles.iter().take_while(|obstacle| {
+        let fits = obstacle.len() <= room;
+        room = room.saturating_sub(obstacle.len() + 2);
+        fits
+    });
+    let told = told.count();
+    let more = obstacles.len() - told;
+    obstacles.truncate(told);
     if more > 0 {
         obstacles.push(format!("and {more} more DPUs"));
     }
@@ -138,7 +170,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::fleet::{Kept, Need};
+    use crate::fleet::Kept;
 
     /// A DPU of this name with this many slots and SFs of p0, `used` of them in use by functions that nobody declares.
     fn dpu(name: &str, slots: u32, sfs: u32, used: u32) -> Target {
@@ -277,7 +309,7 @@ mod tests {
         let (mut going, mut silent, mut unknown) = (dpu("a", 4, 9, 0), dpu("b", 4, 9, 0), dpu("c", 4, 9, 0));
         going.metadata.deletion_timestamp =
             Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
-        silent.is_silent = true;
+        silent.trouble = Some("its agent is silent");
         unknown.reported = None;
         let plan = planned(&[device(0, json!({}), Value::Null)], &[going, silent, unknown], &[]);
         assert_eq!(
@@ -288,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_an_agent_refuses_before_there_is_a_function_goes_elsewhere_and_nothing_else_moves() {
-        let dpus = [dpu("a", 4, 9, 0), dpu("b", 4, 9, 0)];
+        let dpus = [dpu("a", 4, 9, 4), dpu("b", 4, 9, 0)];
         let on_a = json!({"dpu": "a"});
         assert_eq!(
             bound(&planned(&[device(0, on_a.clone(), refused("NoFreeSlot"))], &dpus, &[])),
@@ -307,6 +339,13 @@ mod tests {
                 "{status}"
             );
         }
+        let room_again = [dpu("a", 4, 9, 3), dpu("b", 4, 9, 0)];
+        let refusals = [device(0, &on_a, refused("NoFreeSlot")), device(1, &on_a, refused("NoFreeSlot"))];
+        assert_eq!(
+            bound(&planned(&refusals, &room_again, &[])),
+            [("0001", "b")],
+            "the older one gets the slot"
+        );
         let mut theirs = device(0, on_a, refused("NoFreeSlot"));
         theirs.bound_by_us = false;
         assert_eq!(planned(&[theirs], &dpus, &[]), Plan::default(), "a person bound it");
@@ -373,7 +412,7 @@ mod tests {
             let plan = planned(&devices, &dpus, &[]);
             for target in &dpus {
                 let new: Vec<_> = devices.iter().filter(|device| plan.bind.get(device.uid()).map(String::as_str) == Some(target.name())).collect();
-                let stays = |device: &&Device| device.dpu.as_deref() == Some(target.name());
+                let stays = |device: &&Device| device.dpu.as_deref() == Some(target.name()) && !is_queueing(device);
                 let hot = |device: &&&Device| matches!(device.need, Need::HotPlug { .. });
                 let reported = target.reported.as_ref().unwrap();
                 let before = devices.iter().filter(stays).filter(|device| hot(&device)).count() + reported.undeclared.len();

@@ -8,9 +8,9 @@ use crate::fleet::{Device, Need, Reported, Target};
 
 /// What is left of a DPU.
 ///
-/// The agent's report may be older than the devices that were bound since, and these may be older than the report. So of the
-/// two ways to count what is in use (what was reported with what has yet to be made, and what is declared with what was
-/// reported as undeclared) the higher one counts.
+/// The agent's report may be older than the devices that were bound since, and these may be older than the report. So what is in
+/// use is counted in two ways, by what was reported and by what is declared or was reported as undeclared, and the higher
+/// one counts. Of SFs other applications have some, which only the report has: so there what is yet to be made is added.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     /// Why nothing can be bound to it.
@@ -60,10 +60,10 @@ impl Room {
         };
         if target.metadata.deletion_timestamp.is_some() {
             room.closed = Some("it is being deleted".to_owned());
-        } else if target.is_silent {
-            room.closed = Some("its agent is silent".to_owned());
+        } else if let Some(trouble) = target.trouble {
+            room.closed = Some(trouble.to_owned());
         }
-        let Reported { capacity, allocated, undeclared } = reported;
+        let Reported { capacity, allocated, undeclared, controller: _ } = reported;
         room.slots =
             Count { total: capacity.hotplug_slots, reported: allocated.hotplug_slots, ..Count::default() };
         let on = |sfs: &[virtnet_crds::PortSfs], port| {
@@ -91,11 +91,11 @@ impl Room {
     /// A device is bound to it.
     pub(super) fn take(&mut self, device: &Device) {
         self.bound += 1;
-        let to_come = u32::from(!device.has_function);
         match &device.need {
+            // It will never take any, or not before a person has changed it.
+            _ if !device.has_function && (device.is_deleting() || device.is_stalled) => {}
             Need::HotPlug { port, sf_number } => {
                 self.slots.known += 1;
-                self.slots.to_come += to_come;
                 self.numbers.extend(sf_number.map(|number| (*port, number)));
                 match &device.representor {
                     Some(name) => self.know_sf(Some(name)),
@@ -122,7 +122,9 @@ impl Room {
         if let Some(why) = &self.closed {
             return Err(why.clone());
         }
-        if let Some(msix) = device.msix.map(u32::from).filter(|msix| *msix > self.msix) {
+        // Of a VF's the DPU does not report the most.
+        let is_vf = matches!(device.need, Need::Vf { .. });
+        if let Some(msix) = device.msix.map(u32::from).filter(|msix| *msix > self.msix && !is_vf) {
             return Err(format!("a function has {} MSI-X vectors at most, not {msix}", self.msix));
         }
         match &device.need {

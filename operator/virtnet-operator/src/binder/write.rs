@@ -17,7 +17,7 @@ pub(super) async fn bind(client: &Client, device: &Device, dpu: &str) -> kube::R
     api.patch(&name, &PatchParams::apply(manager::BINDER), &Patch::Apply(body)).await
 }
 
-/// Says why the device is bound to nothing.
+/// Says why the device is bound to nothing. By force, for what an agent said of it while it was bound is no longer so.
 pub(super) async fn say(
     client: &Client,
     device: &Device,
@@ -29,18 +29,24 @@ pub(super) async fn say(
     let findings = findings.into_iter().chain(Finding::kstatus(*reason, message)).collect();
     let before = device.told.as_deref().unwrap_or_default();
     let conditions = merge(before, findings, generation, &Time(clock.now()));
-    write(client, device, &json!({"observedGeneration": generation, "conditions": conditions})).await
+    let status = json!({"observedGeneration": generation, "conditions": conditions});
+    write(client, device, &status, PatchParams::apply(manager::BINDER).force()).await
 }
 
-/// Takes back what was said, so that the agent says it all.
+/// Takes back what was said: the agent says it all now.
 pub(super) async fn clear(client: &Client, device: &Device) -> kube::Result<VirtnetDevice> {
-    write(client, device, &json!({})).await
+    write(client, device, &json!({}), PatchParams::apply(manager::BINDER)).await
 }
 
-async fn write(client: &Client, device: &Device, status: &Value) -> kube::Result<VirtnetDevice> {
+async fn write(
+    client: &Client,
+    device: &Device,
+    status: &Value,
+    params: PatchParams,
+) -> kube::Result<VirtnetDevice> {
     let body = body(&device.metadata, "status", status);
     let (api, name) = named(client, device);
-    api.patch_status(&name, &PatchParams::apply(manager::BINDER), &Patch::Apply(body)).await
+    api.patch_status(&name, &params, &Patch::Apply(body)).await
 }
 
 fn named(client: &Client, device: &Device) -> (Api<VirtnetDevice>, String) {
