@@ -139,7 +139,7 @@ fn the_demo_shows_both_repairs() {
     let story = [
         "SIMULATED",
         "virtnetdevice.virtnet.dev/web-0 serverside-applied",
-        "becoming Ready: 5/5",
+        "becoming Ready: 6/6",
         "$ kubectl get virtnetdevices\nNAME ",
         "Someone deletes the OVS port en3f0pf0sf",
         "The agent has put it back.",
