@@ -25,6 +25,7 @@ mod device;
 mod device_status;
 mod dpu;
 mod dpu_status;
+mod expand;
 mod feature;
 mod function;
 mod names;
@@ -55,13 +56,14 @@ pub use dpu_status::{
     Allocated, Capacity, FirmwarePortStatus, FirmwareStatus, Generation, PfVfs, PortSfs, UndeclaredFunction,
     Versions,
 };
+pub use expand::Member;
 pub use feature::{Feature, UnknownFeature};
 pub use function::{
     Function, FunctionSpec, HotplugFunction, NotOneFunction, StaticFunction, Uplink, VfFunction,
 };
 pub use names::{
-    API_VERSION, BOUND_FINALIZER, CATEGORY, FUNCTION_FINALIZER, GROUP, SET_LABEL, VERSION, external_id,
-    manager,
+    API_VERSION, BOUND_FINALIZER, CATEGORY, FUNCTION_FINALIZER, GROUP, REVISION_ANNOTATION, SET_LABEL,
+    VERSION, external_id, manager,
 };
 pub use port::PortSpec;
 pub use reasons::{Outlook, Reason};

@@ -16,6 +16,8 @@ pub const BOUND_FINALIZER: &str = "virtnet.dev/bound";
 
 /// Label on a device made from a set: the name of that `VirtnetDeviceSet`.
 pub const SET_LABEL: &str = "virtnet.dev/set";
+/// Annotation on a device made from a set: which of its templates it was made from or last changed to.
+pub const REVISION_ANNOTATION: &str = "virtnet.dev/set-revision";
 
 /// Field managers of server-side apply. One writer each, see the crate's documentation.
 pub mod manager {

@@ -86,7 +86,7 @@ reasons! {
     SfNumberInUse Waiting ["Ready", "FunctionReady"] "The wanted SF number is in use on the port.";
     FunctionClaimed Waiting ["Ready", "FunctionReady", "RepresentorReady", "PortReady"] "Another device has the same function.";
     MacClaimed Waiting ["Ready", "FunctionReady"] "Another device or function has the same MAC address.";
-    Undecodable Stalled ["Ready", "FunctionReady", "RepresentorReady"] "The spec can not be understood by this version of the agent.";
+    Undecodable Stalled ["Ready", "FunctionReady", "RepresentorReady"] "The spec can not be understood by this version.";
     RepresentorAbsent Waiting ["Ready", "RepresentorReady"] "The representor netdev has not appeared.";
     RepresentorDown Working ["Ready", "RepresentorReady"] "The representor is down and being set up.";
     RepresentorMismatch Waiting ["Ready", "RepresentorReady"] "A netdev of the representor's name is another's, so it is left alone.";
@@ -100,6 +100,11 @@ reasons! {
     StepFailed Waiting ["Ready", "FunctionReady", "RepresentorReady", "PortReady"] "A step failed; it is tried again after a while.";
     NoDpuFits Waiting ["Bound", "Ready"] "No DPU that is selected has room.";
     NoDpuSelected Waiting ["Bound", "Ready"] "The selector matches no DPU.";
+    Progressing Working ["Ready"] "Devices of the set are being made, changed or removed.";
+    DevicesNotReady Waiting ["Ready"] "Not all devices of the set are Ready.";
+    DeviceStalled Stalled ["Ready"] "A device with the set's present template does not go on before that is changed.";
+    DeviceConflict Waiting ["Ready"] "A device's name, or a field of it, is someone else's.";
+    DeviceRefused Waiting ["Ready"] "The API refused a device of the set; it is tried again after a while.";
     DpuUnreachable Waiting ["Ready"] "The Lease of the DPU's agent has expired.";
     DpuGone Waiting ["Ready"] "The Dpu object is gone.";
     Unsupported Stalled ["Ready", "FunctionReady"] "The controller of this DPU can not do what is wanted.";

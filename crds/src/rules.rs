@@ -22,6 +22,12 @@ pub(crate) fn dpu_is_fixed_while_function_exists() -> Rule {
     .field_path(".spec.dpu")
 }
 
+/// Each device of a set bears the set's name as a label.
+pub(crate) fn set_name_is_a_label_value() -> Rule {
+    Rule::new("!has(self.metadata.name) || self.metadata.name.size() <= 63")
+        .message("the name of a set must be no longer than 63 characters: its devices bear it as a label")
+}
+
 /// A device names its DPU or says which ones it may be bound to.
 pub(crate) fn dpu_or_selector() -> Rule {
     Rule::new("has(self.dpu) || has(self.dpuSelector)")

@@ -30,6 +30,7 @@ fn one_at_a_time() -> u32 {
     derive = "PartialEq",
     shortname = "vnds",
     category = "virtnet",
+    validation = rules::set_name_is_a_label_value(),
     doc = "Many VirtnetDevices from one template: a number of them, or one for each VF of a range.",
     scale(
         spec_replicas_path = ".spec.replicas",

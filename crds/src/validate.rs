@@ -174,7 +174,11 @@ fn verdict(kind: &Kind, object: &Value) -> Vec<(String, String)> {
     }
     kind.schema.prune(&mut object);
     kind.schema.apply_defaults(&mut object);
-    errors.extend(kind.schema.validate(&object, None).into_iter().filter(names_a_field));
+    // What the server says of no field goes with errors that name theirs, as that rules were left out because of them, unless
+    // it is all that there is.
+    let (named, other): (Vec<_>, Vec<_>) =
+        kind.schema.validate(&object, None).into_iter().partition(|error| error.path != NO_FIELD);
+    errors.extend(if named.is_empty() { other } else { named });
     found.extend(errors.into_iter().map(|error| (place(&object, &error), error.to_string())));
     found
 }
@@ -190,10 +194,4 @@ fn place(object: &Value, error: &FieldError) -> String {
     let entry =
         map.into_iter().flatten().find(|(key, value)| error.value == ***key || error.value == **value);
     entry.map_or_else(|| error.path.clone(), |(key, _)| format!("{}.{key}", error.path))
-}
-
-/// What the server says of no field only goes with errors that name theirs: that rules were left out because of
-/// them, or that a number is no integer.
-fn names_a_field(error: &FieldError) -> bool {
-    error.path != NO_FIELD
 }
