@@ -3,26 +3,110 @@
 //! | module | what lives there |
 //! |---|---|
 //! | `binder` | gives each device without `spec.dpu` a DPU that its selector matches and that has room for it |
-//! | `fleet` | devices and DPUs as the API last told of them, with what the controllers need of each |
+//! | `sets` | makes the devices of each set, changes them a few at a time, and takes away those that are too many |
+//! | `fleet` | sets, devices and DPUs as the API last told of them, with what the controllers need of each |
+//! | `pace`, `writes` | when a controller plans, and what it has under way at the API |
 //!
-//! Each controller is a loop of its own: what the API tells wakes it, it plans over the whole fleet (pure), and writes. Any
-//! number of operators may run at once, each with a cache that is behind: every write is bound to the version of the object
-//! that was seen, and what still overlaps the DPU's own agent decides.
+//! One loop: what the API tells, and what becomes of each write, wakes the controllers; each plans over the whole fleet (pure),
+//! and begins to write. Any number of operators may run at once, each with a cache that is behind: every write is bound to the
+//! version of the object that was seen, and what still overlaps the DPU's own agent decides.
 
 mod binder;
 mod fleet;
+mod pace;
+mod sets;
+mod writes;
 
 use futures::StreamExt;
-use kube::runtime::watcher;
+use futures::stream::BoxStream;
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
-use virtnet_client::{Clock, in_time, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
+use virtnet_client::{Clock, chain, in_time, watch};
+
+use binder::Binder;
+use fleet::{Fleet, Kept, Known};
+use sets::Sets;
+use writes::LONGEST_RETRY;
 
 /// Runs all controllers. It has no end of its own: dropping the future stops it wherever it is, and a next one goes on from
 /// what is there.
 pub async fn run(client: Client, clock: Clock) {
     let client = in_time(client);
-    let config = watcher::Config::default().streaming_lists();
-    let devices = watch(Api::all(client.clone()), config.clone(), "operator").boxed();
-    let dpus = watch(Api::all(client.clone()), config, "operator").boxed();
-    binder::run(client, clock, devices, dpus).await;
+    let mut sets_told = told(&client);
+    let mut devices_told = told(&client);
+    let mut dpus_told = told(&client);
+    let mut fleet = Fleet::default();
+    let (mut binder, mut sets) = (Binder::new(client.clone(), clock.clone()), Sets::new(client, clock));
+    loop {
+        let now = Instant::now();
+        let mut wake = now + LONGEST_RETRY;
+        if fleet.is_complete() {
+            sets.act(&fleet, now);
+            binder.act(&fleet, now);
+            wake = sets.pace.next(now).min(binder.pace.next(now));
+        }
+        // Biased, so that the same events are taken in the same order whenever they come again.
+        tokio::select! {
+            biased;
+            Some(event) = sets_told.next() => {
+                if take(&mut fleet.sets, event, "VirtnetDeviceSets") {
+                    sets.pace.wake();
+                }
+            }
+            Some(event) = devices_told.next() => {
+                if take(&mut fleet.devices, event, "VirtnetDevices") {
+                    sets.pace.wake();
+                    binder.pace.wake();
+                }
+            }
+            Some(event) = dpus_told.next() => {
+                if take(&mut fleet.dpus, event, "Dpus") {
+                    sets.pace.wake();
+                    binder.pace.wake();
+                }
+            }
+            Some(done) = sets.writes.next() => {
+                sets.finish(done, &mut fleet, Instant::now());
+                sets.pace.wake();
+                binder.pace.wake();
+            }
+            Some(done) = binder.writes.next() => {
+                binder.finish(done, &mut fleet, Instant::now());
+                sets.pace.wake();
+                binder.pace.wake();
+            }
+            () = sleep_until(wake) => {}
+        }
+    }
+}
+
+/// What the API tells of objects of one kind. It has no end.
+type Told<T> = BoxStream<'static, watcher::Result<Event<DeserializeGuard<T>>>>;
+
+fn told<K>(client: &Client) -> Told<K>
+where
+    K: kube::Resource + Clone + std::fmt::Debug + Send + Sync + serde::de::DeserializeOwned + 'static,
+    K::DynamicType: Default,
+    DeserializeGuard<K>: kube::Resource<DynamicType = K::DynamicType>,
+{
+    watch(Api::all(client.clone()), watcher::Config::default().streaming_lists(), "operator").boxed()
+}
+
+/// Takes in what is told; answers whether anything was.
+fn take<T: Kept>(
+    known: &mut Known<T>,
+    event: watcher::Result<Event<DeserializeGuard<T::Object>>>,
+    kind: &str,
+) -> bool {
+    match event {
+        Ok(event) => known.apply(event),
+        Err(error) => {
+            warn!(error = chain(&error), "the watch of {kind} was cut; it is taken up again");
+            return false;
+        }
+    }
+    true
 }

@@ -56,14 +56,14 @@ impl Bars {
     pub(super) fn note(&mut self, devices: &BTreeMap<String, Device>, dpus: &BTreeMap<String, Target>) {
         let by_name: BTreeMap<_, _> = dpus.values().map(|target| (target.name(), target)).collect();
         for (uid, device) in devices {
-            let (Some(dpu), Some((reason, said)), true) = (&device.dpu, &device.refusal, device.bound_by_us)
+            let (Some(dpu), Some((reason, said)), true) = (device.dpu(), &device.refusal, device.bound_by_us)
             else {
                 continue;
             };
             let cause = Cause::of(*reason);
-            let lifts = Lifts::WhenOther { cause, than: cause.now(by_name.get(dpu.as_str()).copied()) };
+            let lifts = Lifts::WhenOther { cause, than: cause.now(by_name.get(dpu).copied()) };
             let bar = Bar { said: format!("{reason}: {said}"), wanted: device.wanted, lifts };
-            self.0.insert((uid.clone(), dpu.clone()), bar);
+            self.0.insert((uid.clone(), dpu.to_owned()), bar);
         }
         self.0.retain(|(uid, dpu), bar| {
             let target = by_name.get(dpu.as_str()).copied();
@@ -160,7 +160,7 @@ mod tests {
     fn moved(devices: &BTreeMap<String, Device>) -> BTreeMap<String, Device> {
         let mut devices = devices.clone();
         for device in devices.values_mut() {
-            (device.dpu, device.refusal) = (Some("b".to_owned()), None);
+            (device.spec.dpu, device.refusal) = (Some("b".to_owned()), None);
         }
         devices
     }

@@ -10,83 +10,30 @@ mod room;
 mod write;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
 use kube::Client;
-use kube::core::DeserializeGuard;
-use kube::runtime::watcher;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{info, warn};
 use virtnet_client::{Clock, chain, is_overtaken};
-use virtnet_crds::{Dpu, Reason, VirtnetDevice};
+use virtnet_crds::conditions::BOUND;
+use virtnet_crds::{Reason, VirtnetDevice};
 
-use crate::fleet::{Device, Known, Target};
+use crate::fleet::{Device, Fleet};
+use crate::pace::Pace;
+use crate::writes::{self, LONGEST_RETRY};
 use bars::Bars;
 use plan::{Input, Plan, plan};
 
-/// Plans are at least this far apart: events that come in a burst are answered together.
-const PACE: Duration = Duration::from_millis(50);
-/// How many writes are under way at once.
-const WRITES: usize = 32;
 /// That a device can't be bound is said when it has been so for this long.
 const LASTING: Duration = Duration::from_secs(1);
-/// A write that failed is tried again after this long, which doubles with each failure in a row.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
-
-/// What the API tells of objects of one kind.
-pub(crate) type Told<T> = BoxStream<'static, watcher::Result<watcher::Event<DeserializeGuard<T>>>>;
-
-/// Runs the binder until dropped. Ends by itself only when the watches do, which they don't.
-pub(crate) async fn run(client: Client, clock: Clock, mut devices: Told<VirtnetDevice>, mut dpus: Told<Dpu>) {
-    let mut binder = Binder::new(client, clock);
-    loop {
-        binder.act();
-        let wake = binder.next_wake();
-        // Biased, so that the same events are taken in the same order whenever they come again.
-        tokio::select! {
-            biased;
-            event = devices.next() => match event {
-                Some(Ok(event)) => binder.devices.apply(event),
-                Some(Err(error)) => {
-                    warn!(error = chain(&error), "the watch of VirtnetDevices was cut; it is taken up again");
-                    continue;
-                }
-                None => return,
-            },
-            event = dpus.next() => match event {
-                Some(Ok(event)) => binder.dpus.apply(event),
-                Some(Err(error)) => {
-                    warn!(error = chain(&error), "the watch of Dpus was cut; it is taken up again");
-                    continue;
-                }
-                None => return,
-            },
-            Some(done) = binder.work.next() => binder.finish(done),
-            () = sleep_until(wake) => continue,
-        }
-        binder.dirty = true;
-    }
-}
 
 /// A write of a device.
 #[derive(Clone, Debug)]
-enum Write {
+pub(crate) enum Write {
     Bind(String),
     Say((Reason, String)),
     Clear,
-}
-
-struct Done {
-    uid: String,
-    /// The version of the object that was seen.
-    version: Option<String>,
-    write: Write,
-    result: kube::Result<VirtnetDevice>,
 }
 
 /// A device that can't be bound.
@@ -98,188 +45,128 @@ struct Wait {
     next: Duration,
 }
 
-/// A write that failed.
-#[derive(Debug)]
-struct Failure {
-    /// The version of the object for which it did; any other one is tried at once.
-    version: Option<String>,
-    again_at: Instant,
-    wait: Duration,
-}
-
-struct Binder {
+pub(crate) struct Binder {
+    pub(crate) pace: Pace,
+    pub(crate) writes: Writes,
     client: Client,
     clock: Clock,
-    devices: Known<Device>,
-    dpus: Known<Target>,
     bars: Bars,
     /// Devices that can't be bound.
     waiting: BTreeMap<String, Wait>,
-    /// Devices that are being written, those that are being bound with their DPU.
-    busy: BTreeMap<String, Option<String>>,
-    writes: Arc<Semaphore>,
-    failures: BTreeMap<String, Failure>,
-    work: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// Something was told or has ended since the last plan.
-    dirty: bool,
-    planned_at: Option<Instant>,
-    /// What waits for time to pass.
-    look_again: Option<Instant>,
 }
 
+type Writes = writes::Writes<Write, VirtnetDevice>;
+type Done = writes::Done<Write, VirtnetDevice>;
+
 impl Binder {
-    fn new(client: Client, clock: Clock) -> Self {
+    pub(crate) fn new(client: Client, clock: Clock) -> Self {
         Self {
+            pace: Pace::new(),
+            writes: Writes::default(),
             client,
             clock,
-            devices: Known::default(),
-            dpus: Known::default(),
             bars: Bars::default(),
             waiting: BTreeMap::new(),
-            busy: BTreeMap::new(),
-            writes: Arc::new(Semaphore::new(WRITES)),
-            failures: BTreeMap::new(),
-            work: FuturesUnordered::new(),
-            dirty: true,
-            planned_at: None,
-            look_again: None,
         }
-    }
-
-    /// When to wake if nothing happens. At rest that is a long way off.
-    fn next_wake(&self) -> Instant {
-        let now = Instant::now();
-        let cause = Some(now).filter(|_| self.dirty).into_iter().chain(self.look_again).min();
-        let paced = self.planned_at.map_or(now, |at| at + PACE);
-        cause.filter(|_| self.can_plan()).map_or(now + LONGEST_RETRY, |cause| cause.max(paced))
-    }
-
-    fn can_plan(&self) -> bool {
-        self.devices.is_complete() && self.dpus.is_complete()
     }
 
     /// Plans and begins to write, where there is cause.
-    fn act(&mut self) {
-        let now = Instant::now();
-        let due = self.look_again.is_some_and(|at| at <= now);
-        let paced = self.planned_at.is_none_or(|at| at + PACE <= now);
-        if !(self.dirty || due) || !paced || !self.can_plan() {
+    pub(crate) fn act(&mut self, fleet: &Fleet, now: Instant) {
+        if !self.pace.begin(now) {
             return;
         }
-        (self.dirty, self.planned_at, self.look_again) = (false, Some(now), None);
-        self.bars.note(self.devices.all(), self.dpus.all());
+        let (devices, dpus) = (fleet.devices.all(), fleet.dpus.all());
+        self.bars.note(devices, dpus);
         let barred = self.bars.standing(now);
-        let under_way = self.busy.iter().filter_map(|(uid, dpu)| Some((uid.clone(), dpu.clone()?))).collect();
-        let (devices, dpus) = (self.devices.all(), self.dpus.all());
+        let under_way = self.writes.busy().iter().filter_map(|(uid, write)| match write {
+            Write::Bind(dpu) => Some((uid.clone(), dpu.clone())),
+            Write::Say(_) | Write::Clear => None,
+        });
+        let under_way = under_way.collect();
         let input = Input { devices, dpus, under_way: &under_way, barred: &barred };
         let Plan { bind, waiting, clear } = plan(&input);
-        self.look_again_at(self.bars.next(now));
+        self.pace.look_again_at(self.bars.next(now));
         self.waiting.retain(|uid, _| waiting.contains_key(uid));
-        let mut to_say = Vec::new();
         for (uid, dpu) in bind {
-            self.begin(&uid, Write::Bind(dpu), now);
+            self.begin(fleet, uid, Write::Bind(dpu), now);
         }
         for uid in clear {
-            self.begin(&uid, Write::Clear, now);
+            self.begin(fleet, uid, Write::Clear, now);
         }
         for (uid, why) in waiting {
             let wait = self.waiting.entry(uid.clone()).or_insert(Wait { due: now + LASTING, next: LASTING });
-            if self.devices.all().get(&uid).is_some_and(|device| says(device, &why)) {
+            if devices.get(&uid).is_some_and(|device| says(device, &why)) {
                 continue;
             }
             if wait.due > now {
                 let due = wait.due;
-                self.look_again_at(Some(due));
+                self.pace.look_again_at(Some(due));
             } else {
                 // Where another operator sees it otherwise, the two contradict each other ever more rarely.
                 *wait = Wait { due: now + wait.next, next: (wait.next * 2).min(LONGEST_RETRY) };
-                to_say.push((uid, why));
+                self.begin(fleet, uid, Write::Say(why), now);
             }
         }
-        for (uid, why) in to_say {
-            self.begin(&uid, Write::Say(why), now);
-        }
-        self.failures.retain(|uid, _| self.devices.all().contains_key(uid));
+        self.writes.retain(|uid| devices.contains_key(uid));
     }
 
-    fn look_again_at(&mut self, at: Option<Instant>) {
-        self.look_again = [self.look_again, at].into_iter().flatten().min();
-    }
-
-    /// Begins a write, unless one of this device is under way or has failed lately.
-    fn begin(&mut self, uid: &str, write: Write, now: Instant) {
-        let Some(device) = self.devices.all().get(uid) else { return };
+    fn begin(&mut self, fleet: &Fleet, uid: String, write: Write, now: Instant) {
+        let Some(device) = fleet.devices.all().get(&uid) else { return };
         let version = device.metadata.resource_version.clone();
-        if self.busy.contains_key(uid) {
+        if let Some(at) = self.writes.held(&uid, version.as_deref(), now) {
+            self.pace.look_again_at(Some(at));
             return;
         }
-        let held =
-            self.failures.get(uid).filter(|failure| failure.version == version && failure.again_at > now);
-        if let Some(at) = held.map(|failure| failure.again_at) {
-            self.look_again_at(Some(at));
-            return;
-        }
-        let (client, clock, device) = (self.client.clone(), self.clock.clone(), device.clone());
-        let (uid, writes) = (uid.to_owned(), Arc::clone(&self.writes));
-        let dpu = match &write {
-            Write::Bind(dpu) => Some(dpu.clone()),
-            Write::Say(_) | Write::Clear => None,
-        };
-        self.busy.insert(uid.clone(), dpu);
-        self.work.push(Box::pin(async move {
-            let _permit = writes.acquire().await;
-            let result = match &write {
+        let (client, clock, device, what) =
+            (self.client.clone(), self.clock.clone(), device.clone(), write.clone());
+        self.writes.begin(uid, version, write, async move {
+            match &what {
                 Write::Bind(dpu) => write::bind(&client, &device, dpu).await,
                 Write::Say(why) => write::say(&client, &device, why, &clock).await,
                 Write::Clear => write::clear(&client, &device).await,
-            };
-            Done { uid, version, write, result }
-        }));
+            }
+        });
     }
 
-    fn finish(&mut self, done: Done) {
-        let Done { uid, version, write, result } = done;
-        self.busy.remove(&uid);
-        let error = match result {
+    /// Takes in how a write ended.
+    pub(crate) fn finish(&mut self, done: Done, fleet: &mut Fleet, now: Instant) {
+        let Some(device) = fleet.devices.all().get(&done.key) else { return };
+        let error = match done.result {
             Ok(object) => {
-                if let (Write::Bind(dpu), Some(device)) = (&write, self.devices.all().get(&uid)) {
+                if let Write::Bind(dpu) = &done.write {
                     info!(device = device.key(), %dpu, "bound");
                 }
-                self.failures.remove(&uid);
-                self.devices.written(object);
+                fleet.devices.written(object);
                 return;
             }
-            Err(error) => error,
+            Err(ref error) => error,
         };
-        let now = Instant::now();
-        let overtaken = matches!(&error, kube::Error::Api(status) if is_overtaken(status));
-        let refused = matches!(&error, kube::Error::Api(status) if [400, 403, 422].contains(&status.code));
-        if let (Write::Bind(dpu), true, Some(device)) = (&write, refused, self.devices.all().get(&uid)) {
-            // The next plan knows, and chooses another or says why there is none.
-            warn!(device = device.key(), %dpu, error = chain(&error), "the API refused to bind a device");
-            self.bars.refused(device, dpu, &chain(&error), now);
-            return;
-        }
-        let before = self.failures.remove(&uid);
-        let wait = before.map_or(FIRST_RETRY, |failure| (failure.wait * 2).min(LONGEST_RETRY));
-        if let Some(device) = self.devices.all().get(&uid) {
-            // Another version is on its way by the watch.
-            if !overtaken {
-                warn!(
-                    device = device.key(),
-                    error = chain(&error),
-                    "a device was not written; it is tried again in {wait:?}"
-                );
+        let (overtaken, refused) = match error {
+            kube::Error::Api(status) => (is_overtaken(status), [400, 403, 422].contains(&status.code)),
+            _ => (false, false),
+        };
+        let said = chain(error);
+        match &done.write {
+            Write::Bind(dpu) if refused => {
+                // The next plan knows, and chooses another or says why there is none.
+                warn!(device = device.key(), %dpu, error = said, "the API refused to bind a device");
+                self.bars.refused(device, dpu, &said, now);
             }
-            self.failures.insert(uid, Failure { version, again_at: now + wait, wait });
+            _ => {
+                let wait = self.writes.try_again(&done, now);
+                // Of what was overtaken another version is on its way by the watch.
+                if !overtaken {
+                    let device = device.key();
+                    warn!(device, error = said, "a device was not written; it is tried again in {wait:?}");
+                }
+            }
         }
     }
 }
 
 /// Whether the device's conditions say this already, of this generation.
 fn says(device: &Device, (reason, message): &(Reason, String)) -> bool {
-    let bound =
-        device.told.iter().flatten().find(|condition| condition.type_ == virtnet_crds::conditions::BOUND);
+    let bound = device.told.iter().flatten().find(|condition| condition.type_ == BOUND);
     bound.is_some_and(|condition| {
         condition.reason == reason.as_str()
             && condition.message == *message

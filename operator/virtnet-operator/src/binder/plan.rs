@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use virtnet_crds::Reason;
 
 use super::room::Room;
-use crate::fleet::{Device, Need, Target};
+use crate::fleet::{Device, Need, Target, none_selected};
 
 /// How long a message may become, in bytes: a condition's is 32,768 at most.
 const TOLD: usize = 16_384;
@@ -47,7 +47,7 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
             }
             continue;
         }
-        match &device.dpu {
+        match device.dpu() {
             Some(dpu) => {
                 if device.told.is_some() {
                     plan.clear.push(uid.clone());
@@ -56,7 +56,7 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
                     seekers.push(device);
                 }
                 if !is_queueing(device)
-                    && let Some((_, room)) = rooms.get_mut(dpu.as_str())
+                    && let Some((_, room)) = rooms.get_mut(dpu)
                 {
                     room.take(device);
                 }
@@ -69,7 +69,7 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
     for device in seekers {
         let uid = device.uid().to_owned();
         if is_queueing(device)
-            && let Some((_, room)) = device.dpu.as_deref().and_then(|dpu| rooms.get_mut(dpu))
+            && let Some((_, room)) = device.dpu().and_then(|dpu| rooms.get_mut(dpu))
             && room.fit(device).is_ok()
         {
             // There is room again, and its agent is about to make the function.
@@ -83,7 +83,7 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
                 }
                 plan.bind.insert(uid, dpu);
             }
-            Err(why) => match device.dpu.as_deref() {
+            Err(why) => match device.dpu() {
                 None => {
                     plan.waiting.insert(uid, why);
                 }
@@ -121,8 +121,9 @@ fn choose(
 ) -> Result<String, (Reason, String)> {
     let mut best = None;
     let mut obstacles = Vec::new();
-    let selected = rooms.iter().filter(|(_, (target, _))| target.is_selected(device.selector.as_ref()));
-    for (name, (_, room)) in selected.filter(|(name, _)| Some(**name) != device.dpu.as_deref()) {
+    let selected =
+        rooms.iter().filter(|(_, (target, _))| target.is_selected(device.spec.dpu_selector.as_ref()));
+    for (name, (_, room)) in selected.filter(|(name, _)| Some(**name) != device.dpu()) {
         let bar = barred.get(&(device.uid().to_owned(), (*name).to_owned()));
         match bar.map_or_else(|| room.fit(device), |said| Err(said.clone())) {
             // The first by name of those that are alike.
@@ -135,7 +136,7 @@ fn choose(
         return Ok(name.to_owned());
     }
     if obstacles.is_empty() {
-        return Err((Reason::NoDpuSelected, none_selected(device)));
+        return Err((Reason::NoDpuSelected, none_selected(device.spec.dpu_selector.as_ref())));
     }
     let mut room = TOLD;
     let told = obstacles.iter().take_while(|obstacle| {
@@ -150,16 +151,6 @@ fn choose(
         obstacles.push(format!("and {more} more DPUs"));
     }
     Err((Reason::NoDpuFits, obstacles.join("; ")))
-}
-
-fn none_selected(device: &Device) -> String {
-    let labels = device.selector.iter().flat_map(|selector| &selector.match_labels);
-    let labels: Vec<_> = labels.map(|(key, value)| format!("{key}={value}")).collect();
-    if labels.is_empty() {
-        "there is no Dpu".to_owned()
-    } else {
-        format!("no Dpu has the labels {}", labels.join(","))
-    }
 }
 
 #[cfg(test)]
@@ -399,7 +390,7 @@ mod tests {
                 }
                 for device in &mut devices {
                     if let Some(dpu) = plan.bind.get(device.uid()) {
-                        (device.dpu, device.refusal) = (Some(dpu.clone()), None);
+                        (device.spec.dpu, device.refusal) = (Some(dpu.clone()), None);
                     }
                 }
             }
@@ -412,7 +403,7 @@ mod tests {
             let plan = planned(&devices, &dpus, &[]);
             for target in &dpus {
                 let new: Vec<_> = devices.iter().filter(|device| plan.bind.get(device.uid()).map(String::as_str) == Some(target.name())).collect();
-                let stays = |device: &&Device| device.dpu.as_deref() == Some(target.name()) && !is_queueing(device);
+                let stays = |device: &&Device| device.dpu() == Some(target.name()) && !is_queueing(device);
                 let hot = |device: &&&Device| matches!(device.need, Need::HotPlug { .. });
                 let reported = target.reported.as_ref().unwrap();
                 let before = devices.iter().filter(stays).filter(|device| hot(&device)).count() + reported.undeclared.len();
@@ -432,7 +423,7 @@ mod tests {
         #[test]
         fn nobody_is_forgotten((devices, dpus) in fleet()) {
             let plan = planned(&devices, &dpus, &[]);
-            for device in devices.iter().filter(|device| device.dpu.is_none()) {
+            for device in devices.iter().filter(|device| device.dpu().is_none()) {
                 let (binds, waits) = (plan.bind.contains_key(device.uid()), plan.waiting.get(device.uid()));
                 prop_assert!(binds != waits.is_some_and(|(_, message)| !message.is_empty()));
             }

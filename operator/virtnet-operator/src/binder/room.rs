@@ -124,7 +124,7 @@ impl Room {
         }
         // Of a VF's the DPU does not report the most.
         let is_vf = matches!(device.need, Need::Vf { .. });
-        if let Some(msix) = device.msix.map(u32::from).filter(|msix| *msix > self.msix && !is_vf) {
+        if let Some(msix) = device.spec.msix.map(u32::from).filter(|msix| *msix > self.msix && !is_vf) {
             return Err(format!("a function has {} MSI-X vectors at most, not {msix}", self.msix));
         }
         match &device.need {

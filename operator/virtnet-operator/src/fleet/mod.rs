@@ -1,220 +1,43 @@
-//! The fleet: devices and DPUs as the API last told of them, by watch or in answer to writes, with what the controllers need
-//! of each and no more.
+//! The fleet: sets, devices and DPUs as the API last told of them, by watch or in answer to writes, with what the controllers
+//! need of each and no more.
+
+mod device;
+mod set;
+mod target;
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 use tracing::warn;
 use virtnet_client::is_newer;
-use virtnet_crds::conditions::{BOUND, FUNCTION_READY, READY, STALLED};
-use virtnet_crds::{
-    Allocated, Capacity, Dpu, DpuSelector, Function, FunctionType, NotOneFunction, Port, Reason, Uplink,
-    VirtnetDevice, VirtnetDeviceSpec, manager,
-};
 
-/// What a function takes of a DPU.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
-    /// A hot-plug slot, and an SF of the port.
-    HotPlug { port: Port, sf_number: Option<u32> },
-    /// The static PF of this index, and no other.
-    Static { pf: u16 },
-    /// The VF of this index, and no other.
-    Vf { pf: u16, vf: u16 },
+pub(crate) use device::{Device, Need, Readiness};
+pub(crate) use set::Set;
+pub(crate) use target::{Reported, Target, none_selected};
+
+/// All that is known.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet {
+    pub(crate) sets: Known<Set>,
+    pub(crate) devices: Known<Device>,
+    pub(crate) dpus: Known<Target>,
 }
 
-impl Need {
-    fn of(spec: &VirtnetDeviceSpec) -> Result<Self, NotOneFunction> {
-        Ok(match spec.function.choice()? {
-            Function::Hotplug(function) => Self::HotPlug {
-                // A bond's SFs are the first port's, its emulation manager's.
-                port: match function.uplink {
-                    Some(Uplink::P1) => Port::P1,
-                    Some(Uplink::P0 | Uplink::Bond) | None => Port::P0,
-                },
-                sf_number: function.sf_number,
-            },
-            Function::Static(function) => Self::Static { pf: function.pf },
-            Function::Vf(function) => Self::Vf { pf: function.pf, vf: function.vf },
-        })
-    }
-}
-
-/// A device.
-#[derive(Clone, Debug)]
-pub(crate) struct Device {
-    /// Its metadata: who it is, and which version.
-    pub(crate) metadata: ObjectMeta,
-    /// The DPU that it is bound to.
-    pub(crate) dpu: Option<String>,
-    /// The binder set that, and nobody else does.
-    pub(crate) bound_by_us: bool,
-    /// Which DPUs it may be bound to.
-    pub(crate) selector: Option<DpuSelector>,
-    /// What it takes.
-    pub(crate) need: Need,
-    /// The MSI-X vectors that it wants.
-    pub(crate) msix: Option<u16>,
-    /// All that it wants but the DPU, as a number that tells whether that has changed.
-    pub(crate) wanted: u64,
-    /// The agent may have made its function.
-    pub(crate) has_function: bool,
-    /// The representor, where one is known.
-    pub(crate) representor: Option<String>,
-    /// Why the agent of its DPU does not make the function, where that is for what the DPU is or has.
-    pub(crate) refusal: Option<(Reason, String)>,
-    /// Its agent makes no function before a person changes the spec.
-    pub(crate) is_stalled: bool,
-    /// The conditions, where those of the binder are among them.
-    pub(crate) told: Option<Vec<Condition>>,
-}
-
-/// Reasons that another DPU may not have.
-const OF_THE_DPU: [Reason; 11] = [
-    Reason::NoFreeSlot,
-    Reason::SfExhausted,
-    Reason::SfNumberInUse,
-    Reason::NoSuchPf,
-    Reason::VfOutOfRange,
-    Reason::EmulationDisabled,
-    Reason::UplinkAbsent,
-    Reason::FunctionClaimed,
-    Reason::MsixAboveLimit,
-    Reason::TransitionalUnsupported,
-    Reason::FeatureUnsupported,
-];
-
-impl Device {
-    fn parse(object: VirtnetDevice) -> Result<Self, NotOneFunction> {
-        let need = Need::of(&object.spec)?;
-        let VirtnetDevice { mut metadata, spec, status } = object;
-        let bound_by_us = owns_dpu(&metadata);
-        metadata.managed_fields = None;
-        metadata.annotations = None;
-        let status = status.unwrap_or_default();
-        let of_this_spec = Some(status.observed_generation) == metadata.generation;
-        let refusal = status.conditions.iter().find(|condition| condition.type_ == FUNCTION_READY);
-        let refusal = refusal.filter(|_| of_this_spec && status.function.is_none()).and_then(|condition| {
-            let reason = OF_THE_DPU.into_iter().find(|reason| reason.as_str() == condition.reason)?;
-            Some((reason, condition.message.clone()))
-        });
-        let wanted = {
-            let mut hasher = DefaultHasher::new();
-            let spec = VirtnetDeviceSpec { dpu: None, ..spec.clone() };
-            serde_json::to_string(&spec).unwrap_or_default().hash(&mut hasher);
-            hasher.finish()
-        };
-        let is_stalled = of_this_spec && status.conditions.iter().any(|condition| condition.type_ == STALLED);
-        let told = status.conditions.iter().any(|condition| condition.type_ == BOUND);
-        Ok(Self {
-            dpu: spec.dpu,
-            bound_by_us,
-            selector: spec.dpu_selector,
-            need,
-            msix: spec.msix,
-            wanted,
-            has_function: status.function.is_some(),
-            is_stalled,
-            representor: status.representor.map(|representor| representor.name),
-            refusal,
-            told: told.then_some(status.conditions),
-            metadata,
-        })
+impl Fleet {
+    /// Whether a first list of every kind was complete: before that an object that is not here says nothing.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.sets.complete && self.devices.complete && self.dpus.complete
     }
 
-    /// `namespace/name`.
-    pub(crate) fn key(&self) -> String {
-        let ObjectMeta { namespace, name, .. } = &self.metadata;
-        format!("{}/{}", namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default())
-    }
-
-    /// Its uid.
-    pub(crate) fn uid(&self) -> &str {
-        self.metadata.uid.as_deref().unwrap_or_default()
-    }
-
-    /// Who is first where not all can be: the older, as the agents decide it too.
-    pub(crate) fn seniority(&self) -> (Timestamp, &str) {
-        let created = self.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-        (created, self.uid())
-    }
-
-    /// It is being deleted.
-    pub(crate) fn is_deleting(&self) -> bool {
-        self.metadata.deletion_timestamp.is_some()
-    }
-}
-
-/// Whether spec.dpu is the binder's, and only the binder's.
-fn owns_dpu(metadata: &ObjectMeta) -> bool {
-    let mut owners = metadata.managed_fields.iter().flatten().filter(|entry| {
-        let fields = entry.fields_v1.as_ref();
-        entry.subresource.is_none()
-            && fields.is_some_and(|fields| fields.0.pointer("/f:spec/f:dpu").is_some())
-    });
-    let first = owners.next().and_then(|entry| entry.manager.as_deref());
-    first == Some(manager::BINDER) && owners.next().is_none()
-}
-
-/// A DPU.
-#[derive(Clone, Debug)]
-pub(crate) struct Target {
-    pub(crate) metadata: ObjectMeta,
-    /// What its agent reported; `None`: nothing yet.
-    pub(crate) reported: Option<Reported>,
-    /// Why nothing can be made on it now.
-    pub(crate) trouble: Option<&'static str>,
-}
-
-/// What an agent reported of its DPU that tells what there is room for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Reported {
-    pub(crate) capacity: Capacity,
-    pub(crate) allocated: Allocated,
-    /// Functions that no object declares, each with its representor.
-    pub(crate) undeclared: Vec<(FunctionType, Option<String>)>,
-    /// The version of its controller, which decides on what it can do.
-    pub(crate) controller: Option<String>,
-}
-
-impl Target {
-    /// Its name.
-    pub(crate) fn name(&self) -> &str {
-        self.metadata.name.as_deref().unwrap_or_default()
-    }
-
-    /// Whether a device with this selector may be bound to it. Without a selector it may be bound to none.
-    pub(crate) fn is_selected(&self, selector: Option<&DpuSelector>) -> bool {
-        static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
-        selector.is_some_and(|selector| selector.matches(self.metadata.labels.as_ref().unwrap_or(&NO_LABELS)))
-    }
-
-    fn parse(object: Dpu) -> Self {
-        let Dpu { mut metadata, spec: _, status } = object;
-        metadata.managed_fields = None;
-        let ready =
-            status.iter().flat_map(|status| &status.conditions).find(|condition| condition.type_ == READY);
-        let trouble =
-            ready.and_then(|condition| match (condition.status.as_str(), condition.reason.as_str()) {
-                ("Unknown", _) => Some("its agent is silent"),
-                ("False", reason) if reason == Reason::ControllerUnavailable.as_str() => {
-                    Some("its virtio-net controller can't be reached")
-                }
-                _ => None,
-            });
-        let reported = status.and_then(|status| {
-            let (capacity, allocated) = (status.capacity?, status.allocated.unwrap_or_default());
-            let undeclared = status.undeclared.into_iter();
-            let undeclared = undeclared.map(|function| (function.type_, function.representor));
-            let controller = status.versions.and_then(|versions| versions.controller);
-            Some(Reported { capacity, allocated, undeclared: undeclared.collect(), controller })
-        });
-        Self { metadata, reported, trouble }
+    /// Forgets a DPU that a request found gone.
+    pub(crate) fn forget_dpu(&mut self, name: &str) {
+        let known = self.dpus.present.iter().find(|(_, target)| target.name() == name);
+        if let Some(uid) = known.map(|(uid, _)| uid.clone()) {
+            self.dpus.forget(&uid);
+        }
     }
 }
 
@@ -242,42 +65,10 @@ pub(crate) trait Kept: Sized {
     fn metadata(&self) -> &ObjectMeta;
 }
 
-impl Kept for Device {
-    type Object = VirtnetDevice;
-    fn keep(object: VirtnetDevice) -> Option<Self> {
-        let name = object.name_any();
-        match Self::parse(object) {
-            Ok(device) => Some(device),
-            Err(error) => {
-                warn!(device = name, %error, "an object can't be understood; it is left as it is");
-                None
-            }
-        }
-    }
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-}
-
-impl Kept for Target {
-    type Object = Dpu;
-    fn keep(object: Dpu) -> Option<Self> {
-        Some(Self::parse(object))
-    }
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-}
-
 impl<T: Kept> Known<T> {
     /// All of them, by uid.
     pub(crate) fn all(&self) -> &BTreeMap<String, T> {
         &self.present
-    }
-
-    /// Whether a first list was complete: before that an object that is not here says nothing.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.complete
     }
 
     /// Takes in what the watch tells.
@@ -317,6 +108,11 @@ impl<T: Kept> Known<T> {
         if self.present.contains_key(&object.uid().unwrap_or_default()) {
             self.put(object);
         }
+    }
+
+    /// Forgets one that is gone: a request found it so, and the watch will tell of it.
+    pub(crate) fn forget(&mut self, uid: &str) {
+        self.present.remove(uid);
     }
 
     fn put(&mut self, object: T::Object) {

@@ -1,0 +1,160 @@
+//! A small fleet: simulated DPUs with an agent each, on any API, under any clock.
+
+#![expect(clippy::missing_panics_doc, reason = "these panic to fail as the tests that use them do")]
+#![expect(clippy::unwrap_used, reason = "these panic to fail as the tests that use them do")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, join_all};
+use kube::api::{Api, ListParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+use virtnet_agent::{Clock, Config, Metrics, Parts};
+use virtnet_crds::{API_VERSION, VirtnetDevice};
+use virtnet_embedded_api as embedded;
+use virtnet_sim::{Sim, SimConfig};
+
+use crate::world::{LEASES, reason};
+
+/// The hot-plug slots of each: what the guide's firmware has.
+pub const SLOTS: usize = 16;
+/// Far longer than any of it takes, on a machine that is busy too.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// An API and the DPUs that it declares.
+pub struct Fleet {
+    /// A client that may do anything.
+    pub client: Client,
+    /// The DPUs by name.
+    pub sims: BTreeMap<String, Sim>,
+}
+
+impl std::fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fleet").field("sims", &self.sims).finish_non_exhaustive()
+    }
+}
+
+impl Fleet {
+    /// DPUs of these names, each with MACs of its own.
+    pub fn new(client: Client, names: &[&str]) -> Self {
+        let sims = names.iter().enumerate().map(|(index, name)| {
+            let base_mac = format!("0c:c4:7a:ff:{index:02x}:00").parse().unwrap();
+            let config = SimConfig { base_mac, seed: index as u64, ..SimConfig::default() };
+            ((*name).to_owned(), Sim::new(config))
+        });
+        Self { client, sims: sims.collect() }
+    }
+
+    /// An agent for each DPU; they live for as long as the future is polled.
+    pub fn agents(&self, clock: &Clock) -> BoxFuture<'static, ()> {
+        let agents = self.sims.iter().map(|(name, sim)| {
+            let config = Config { dpu: name.clone(), lease_namespace: LEASES.into() };
+            let parts = Parts::from(sim);
+            virtnet_agent::run(config, self.client.clone(), parts, clock.clone(), Metrics::default())
+        });
+        join_all(agents.collect::<Vec<_>>()).map(drop).boxed()
+    }
+
+    /// The devices of the default namespace.
+    pub fn devices(&self) -> Api<VirtnetDevice> {
+        Api::default_namespaced(self.client.clone())
+    }
+
+    /// Makes a device of this spec.
+    pub async fn create(&self, name: &str, spec: Value) {
+        let object = json!({
+            "apiVersion": API_VERSION, "kind": "VirtnetDevice", "metadata": {"name": name}, "spec": spec,
+        });
+        let object = serde_json::from_value(object).unwrap();
+        self.devices().create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    /// All devices.
+    pub async fn list(&self) -> Vec<VirtnetDevice> {
+        self.devices().list(&ListParams::default()).await.unwrap().items
+    }
+
+    /// The names of devices by reason; `Ready` where they are.
+    pub async fn by_reason(&self) -> BTreeMap<String, Vec<String>> {
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for device in self.list().await {
+            let reason = reason(&device).map_or_else(|| "Ready".to_owned(), |(reason, _)| reason);
+            found.entry(reason).or_default().push(device.name_any());
+        }
+        found
+    }
+
+    /// Waits until so many devices have each of these reasons, and no other has any.
+    pub async fn until(&self, wanted: &[(&str, usize)]) {
+        self.until_so(|found| {
+            let as_wanted =
+                |(reason, count): &(&str, usize)| found.get(*reason).map(Vec::len) == Some(*count);
+            found.len() == wanted.len() && wanted.iter().all(as_wanted)
+        })
+        .await;
+    }
+
+    /// Waits until the names of devices by reason are so.
+    pub async fn until_so(&self, holds: impl Fn(&BTreeMap<String, Vec<String>>) -> bool) {
+        let begun = Instant::now();
+        loop {
+            let found = self.by_reason().await;
+            if holds(&found) {
+                return;
+            }
+            assert!(begun.elapsed() < LIMIT, "{found:?}");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// How many devices are bound to each DPU, and what the DPUs have agrees: as many functions, no MAC twice.
+    pub async fn check(&self) -> BTreeMap<String, usize> {
+        let mut bound: BTreeMap<String, usize> = BTreeMap::new();
+        for device in self.list().await {
+            if let Some(dpu) = device.spec.dpu {
+                *bound.entry(dpu).or_default() += 1;
+            }
+        }
+        let mut macs = BTreeSet::new();
+        for (name, sim) in &self.sims {
+            let state = sim.controller().observe().await.unwrap();
+            let hot_plugged = state.functions.values().filter(|function| function.id.vf.is_none());
+            let hot_plugged: Vec<_> = hot_plugged.filter(|function| function.id.pf.get() >= 4).collect();
+            assert_eq!(Some(&hot_plugged.len()), bound.get(name).or(Some(&0)), "{name}");
+            for function in state.functions.values() {
+                assert!(macs.insert(function.mac), "two functions have {}", function.mac);
+            }
+        }
+        bound
+    }
+}
+
+/// An embedded API under the paused clock.
+pub async fn embedded_api() -> (Client, Arc<embedded::Recorder>, Clock) {
+    let epoch = "2026-01-01T00:00:00Z".parse().unwrap();
+    let writes = Arc::new(embedded::Recorder::default());
+    let mut config =
+        embedded::Config::new(virtnet_crds::crd::all(), Arc::new(embedded::MemoryDisk::default()));
+    config.clock = Arc::new(embedded::TokioClock::starting_at(epoch));
+    config.ids = Arc::new(embedded::SeededIds::new(1));
+    config.audit = Some(Arc::<embedded::Recorder>::clone(&writes));
+    let api = embedded::Api::open(config).await.unwrap();
+    let clock = Clock::from_tokio(epoch, Instant::now());
+    (Client::new(api.service(), "default"), writes, clock)
+}
+
+/// Does something while agents and operators run.
+pub async fn meanwhile(
+    running: impl IntoIterator<Item = BoxFuture<'static, ()>>,
+    story: impl Future<Output = ()>,
+) {
+    tokio::select! {
+        _ = join_all(running) => panic!("an agent or an operator ended"),
+        () = story => {}
+    }
+}
