@@ -194,7 +194,9 @@ fn apply(
             );
             return Err(ApiError::conflict(resource, &key.name, &why));
         }
-        let value = intent.merge(None, &config, force)?;
+        let mut value = intent.merge(None, &config, force)?;
+        // Any version will do where there is none: upstream compares it with what is there alone.
+        object::unset(&mut value, "resourceVersion");
         return intent.create(txn, &key.namespace, value, Ownership::Applied);
     };
     let value = intent.merge(Some(&live.value), &config, force)?;
