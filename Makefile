@@ -25,8 +25,8 @@ control-plane: ## etcd and kube-apiserver for the tests, built once from their G
 open-vswitch: ## Open vSwitch for the tests, fetched once where none is installed
 	@tests/open-vswitch/get.sh >/dev/null
 
-cluster: check control-plane ## Kubernetes on loopback with DPUS (2) simulated DPUs, until Ctrl-C
-	$(CARGO) build -q --locked -p virtnet-agent --bins
+cluster: check control-plane ## Kubernetes on loopback with an operator and DPUS (2) simulated DPUs, until Ctrl-C
+	$(CARGO) build -q --locked -p virtnet-agent -p virtnet-operator --bins
 	@$(CARGO) run -q --locked -p virtnet-tests --bin cluster -- --dpus $(DPUS)
 
 fmt: ## is the tree formatted?

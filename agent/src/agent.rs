@@ -20,9 +20,6 @@ pub struct Config {
     pub lease_namespace: String,
 }
 
-/// The namespace of Leases, where nothing else is said.
-pub const LEASE_NAMESPACE: &str = "virtnet-system";
-
 /// Runs the agent of one DPU. It has no end of its own: dropping the future stops it wherever it is, and a next one goes
 /// on from what is there.
 ///

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use json_patch::{
-    AddOperation, Patch as JsonPatch, PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf,
-};
+use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, jsonptr::PointerBuf};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::{ApiResource, DeserializeGuard, DynamicObject, Status};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use virtnet_client::{finalizer_addition, finalizer_removal};
 use virtnet_crds::{API_VERSION, FUNCTION_FINALIZER, VirtnetDevice, VirtnetDeviceStatus, manager};
 use virtnet_model::Mac;
 
@@ -85,14 +84,6 @@ async fn patch(client: &Client, object: &ObjectMeta, patch: JsonPatch) -> kube::
     api.patch(object.name.as_deref().unwrap_or_default(), &params, &Patch::<()>::Json(patch)).await
 }
 
-/// Tests that make a patch fail on any other object, or version of it, than the one that was seen.
-fn guards(metadata: &ObjectMeta) -> Vec<PatchOperation> {
-    [("uid", &metadata.uid), ("resourceVersion", &metadata.resource_version)]
-        .into_iter()
-        .map(|(field, value)| test(["metadata", field], json!(value)))
-        .collect()
-}
-
 fn registration(object: &ObjectMeta, macs: &BTreeSet<Mac>) -> JsonPatch {
     let JsonPatch(mut operations) = finalizer_addition(object, FUNCTION_FINALIZER);
     if !macs.is_empty() {
@@ -105,33 +96,6 @@ fn registration(object: &ObjectMeta, macs: &BTreeSet<Mac>) -> JsonPatch {
         });
     }
     JsonPatch(operations)
-}
-
-/// Adds a finalizer where it is missing, if the object is still the one that was seen.
-pub(crate) fn finalizer_addition(metadata: &ObjectMeta, finalizer: &str) -> JsonPatch {
-    let mut operations = guards(metadata);
-    match &metadata.finalizers {
-        None => operations.push(add(["metadata", "finalizers"], json!([finalizer]))),
-        Some(present) if present.iter().any(|present| present == finalizer) => {}
-        Some(_) => operations.push(add(["metadata", "finalizers", "-"], json!(finalizer))),
-    }
-    JsonPatch(operations)
-}
-
-/// Takes a finalizer off, if the object is still the one that was seen.
-pub(crate) fn finalizer_removal(metadata: &ObjectMeta, finalizer: &str) -> JsonPatch {
-    let mut operations = guards(metadata);
-    if let Some(index) = metadata.finalizers.iter().flatten().position(|present| present == finalizer) {
-        let index = index.to_string();
-        let path = ["metadata", "finalizers", index.as_str()];
-        operations.push(test(path, json!(finalizer)));
-        operations.push(PatchOperation::Remove(RemoveOperation { path: PointerBuf::from_tokens(path) }));
-    }
-    JsonPatch(operations)
-}
-
-fn test<const N: usize>(path: [&str; N], value: Value) -> PatchOperation {
-    PatchOperation::Test(TestOperation { path: PointerBuf::from_tokens(path), value })
 }
 
 fn add<const N: usize>(path: [&str; N], value: Value) -> PatchOperation {

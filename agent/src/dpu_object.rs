@@ -10,7 +10,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
-use virtnet_client::{Clock, is_newer};
+use virtnet_client::{Clock, finalizer_addition, finalizer_removal, is_newer};
 use virtnet_crds::conditions::{
     self, FIRMWARE_CONFIGURED, Finding, READY, REBOOT_REQUIRED, RESTART_REQUIRED, Status, UPDATING,
 };
@@ -20,7 +20,7 @@ use virtnet_crds::{
 };
 use virtnet_model::{ControllerState, EswitchPort, FirmwareState, Function, FunctionKind, Limits};
 
-use crate::api::{finalizer_removal, is_held_by_operator};
+use crate::api::is_held_by_operator;
 use crate::observe::Observed;
 use crate::plan::DpuAssessment;
 use crate::plan::wanted_firmware;
@@ -161,7 +161,7 @@ pub(crate) async fn write(client: Client, name: String, write: Write) -> kube::R
             api.create(&params, &object).await
         }
         Write::Hold(object) => {
-            patch(&api, &name, crate::api::finalizer_addition(&object.metadata, BOUND_FINALIZER)).await
+            patch(&api, &name, finalizer_addition(&object.metadata, BOUND_FINALIZER)).await
         }
         Write::Release(object) => {
             patch(&api, &name, finalizer_removal(&object.metadata, BOUND_FINALIZER)).await

@@ -22,7 +22,7 @@ mod retry;
 mod status;
 mod suspects;
 
-pub use agent::{Config, LEASE_NAMESPACE, run};
+pub use agent::{Config, run};
 pub use desired::*;
 pub use metrics::Metrics;
 pub use observe::*;

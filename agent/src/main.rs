@@ -11,8 +11,9 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use virtnet_agent::{LEASE_NAMESPACE, Metrics, http, preview};
+use virtnet_agent::{Metrics, http, preview};
 use virtnet_client::{Clock, connect};
+use virtnet_crds::LEASE_NAMESPACE;
 
 /// Makes the virtio-net functions of one DPU what the Kubernetes API declares.
 #[derive(Debug, Parser)]

@@ -62,13 +62,13 @@ pub use function::{
     Function, FunctionSpec, HotplugFunction, NotOneFunction, StaticFunction, Uplink, VfFunction,
 };
 pub use names::{
-    API_VERSION, BOUND_FINALIZER, CATEGORY, FUNCTION_FINALIZER, GROUP, REVISION_ANNOTATION, SET_LABEL,
-    VERSION, external_id, manager,
+    API_VERSION, BOUND_FINALIZER, CATEGORY, FUNCTION_FINALIZER, GROUP, LEASE_NAMESPACE, REVISION_ANNOTATION,
+    SET_LABEL, VERSION, external_id, manager,
 };
 pub use port::PortSpec;
 pub use reasons::{Outlook, Reason};
 pub use set::{
-    DeviceTemplate, DeviceTemplateSpec, FunctionTemplate, PerVf, Sizing, TemplateMetadata, TwoSizings,
-    VfTemplate, VirtnetDeviceSet, VirtnetDeviceSetSpec, VirtnetDeviceSetStatus,
+    DeviceTemplate, DeviceTemplateSpec, FunctionTemplate, OnDpuLoss, PerVf, Sizing, TemplateMetadata,
+    TwoSizings, VfTemplate, VirtnetDeviceSet, VirtnetDeviceSetSpec, VirtnetDeviceSetStatus,
 };
 pub use tuning::{LinkState, Queues, RebindPolicy};

@@ -14,6 +14,9 @@ pub const FUNCTION_FINALIZER: &str = "virtnet.dev/function";
 /// Finalizer of a `Dpu`: it stays while devices are bound to it.
 pub const BOUND_FINALIZER: &str = "virtnet.dev/bound";
 
+/// Namespace of the agents' Leases, where they are not told another one. Each is named as its DPU.
+pub const LEASE_NAMESPACE: &str = "virtnet-system";
+
 /// Label on a device made from a set: the name of that `VirtnetDeviceSet`.
 pub const SET_LABEL: &str = "virtnet.dev/set";
 /// Annotation on a device made from a set: which of its templates it was made from or last changed to.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::{
@@ -79,6 +80,19 @@ pub struct VirtnetDeviceSetSpec {
     #[serde(default = "one_at_a_time")]
     #[schemars(range(min = 1, max = 100000))]
     pub max_unavailable: u32,
+    /// What becomes of the devices on a DPU whose Dpu object is deleted.
+    #[serde(default)]
+    pub on_dpu_loss: OnDpuLoss,
+}
+
+/// What becomes of a set's devices on a DPU whose `Dpu` object is deleted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDpuLoss {
+    /// They stay bound to it, for it may come back.
+    #[default]
+    Keep,
+    /// They are deleted; replicas are made anew on other DPUs.
+    Replace,
 }
 
 /// How many devices a set has, as a choice of one.

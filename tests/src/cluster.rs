@@ -1,5 +1,5 @@
-//! A cluster as people would have it: a control plane, what `manifests/overlays/external` installs, and agents of simulated
-//! DPUs, each a program of its own with the client certificate of its DPU.
+//! A cluster as people would have it: a control plane, what `manifests/overlays/external` installs, the operator, and agents of
+//! simulated DPUs, each a program of its own with the client certificate of its DPU.
 
 use std::process::{Command, ExitStatus};
 
@@ -16,6 +16,9 @@ use crate::kubectl::Kubectl;
 use crate::manifests;
 use crate::programs::built;
 
+/// What the operator's process is called.
+pub const OPERATOR: &str = "operator";
+
 /// What a cluster is made of.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -30,6 +33,7 @@ pub struct Config {
 pub struct Cluster {
     // In the order of their end.
     agents: Programs,
+    operator: Programs,
     plane: ControlPlane,
     config: Config,
 }
@@ -41,9 +45,10 @@ impl Cluster {
     /// Where a program can't be had or does not begin to serve.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let plane = ControlPlane::start().await?;
-        let agents = Programs::new(plane.folder());
-        let mut cluster = Self { agents, plane, config };
+        let [agents, operator] = [(); 2].map(|()| Programs::new(plane.folder()));
+        let mut cluster = Self { agents, operator, plane, config };
         manifests::install(&cluster.plane).await?;
+        cluster.start_operator()?;
         for dpu in cluster.config.dpus.clone() {
             cluster.start_agent(&dpu)?;
         }
@@ -77,7 +82,7 @@ impl Cluster {
         self.agents.id(dpu)
     }
 
-    /// Starts again the agents that have ended, as systemd or a kubelet would, and tells of them.
+    /// Starts again the agents that have ended, and the operator, as systemd or a kubelet would, and tells of them.
     ///
     /// # Errors
     /// Where one can't be started, or a program of the control plane has ended.
@@ -87,7 +92,18 @@ impl Cluster {
         for (dpu, _) in &ended {
             self.start_agent(dpu)?;
         }
-        Ok(ended)
+        let operator = self.operator.take_ended()?;
+        if !operator.is_empty() {
+            self.start_operator()?;
+        }
+        Ok(ended.into_iter().chain(operator).collect())
+    }
+
+    fn start_operator(&mut self) -> anyhow::Result<()> {
+        let kubeconfig = self.plane.kubeconfig_of("virtnet:operator", "virtnet:operators")?;
+        let mut operator = Command::new(built("virtnet-operator")?);
+        operator.arg(format!("--kubeconfig={}", kubeconfig.display()));
+        self.operator.start(OPERATOR, &operator)
     }
 
     fn start_agent(&mut self, dpu: &str) -> anyhow::Result<()> {

@@ -14,7 +14,7 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use virtnet_agent::{Clock, Config, Metrics, Parts};
-use virtnet_crds::{API_VERSION, VirtnetDevice};
+use virtnet_crds::{API_VERSION, LEASE_NAMESPACE, VirtnetDevice};
 use virtnet_embedded_api as embedded;
 use virtnet_sim::{Sim, SimConfig};
 
@@ -31,6 +31,8 @@ pub struct Fleet {
     pub client: Client,
     /// The DPUs by name.
     pub sims: BTreeMap<String, Sim>,
+    /// The namespace of the Leases: one that is always there, or that the manifests make.
+    pub leases: &'static str,
 }
 
 impl std::fmt::Debug for Fleet {
@@ -47,17 +49,32 @@ impl Fleet {
             let config = SimConfig { base_mac, seed: index as u64, ..SimConfig::default() };
             ((*name).to_owned(), Sim::new(config))
         });
-        Self { client, sims: sims.collect() }
+        Self { client, sims: sims.collect(), leases: LEASES }
+    }
+
+    /// The same where Leases are in the namespace that `manifests/` make.
+    #[must_use]
+    pub fn on_kubernetes(client: Client, names: &[&str]) -> Self {
+        Self { leases: LEASE_NAMESPACE, ..Self::new(client, names) }
     }
 
     /// An agent for each DPU; they live for as long as the future is polled.
     pub fn agents(&self, clock: &Clock) -> BoxFuture<'static, ()> {
-        let agents = self.sims.iter().map(|(name, sim)| {
-            let config = Config { dpu: name.clone(), lease_namespace: LEASES.into() };
-            let parts = Parts::from(sim);
-            virtnet_agent::run(config, self.client.clone(), parts, clock.clone(), Metrics::default())
-        });
-        join_all(agents.collect::<Vec<_>>()).map(drop).boxed()
+        let agents: Vec<_> = self.sims.keys().map(|name| self.agent(name, clock)).collect();
+        join_all(agents).map(drop).boxed()
+    }
+
+    /// The agent of one DPU.
+    pub fn agent(&self, dpu: &str, clock: &Clock) -> BoxFuture<'static, ()> {
+        let config = Config { dpu: dpu.to_owned(), lease_namespace: self.leases.into() };
+        let parts = Parts::from(&self.sims[dpu]);
+        virtnet_agent::run(config, self.client.clone(), parts, clock.clone(), Metrics::default()).boxed()
+    }
+
+    /// An operator with this client.
+    pub fn operator(&self, client: &Client, clock: &Clock) -> BoxFuture<'static, ()> {
+        let config = virtnet_operator::Config { lease_namespace: self.leases.into() };
+        virtnet_operator::run(config, client.clone(), clock.clone()).boxed()
     }
 
     /// The devices of the default namespace.

@@ -26,7 +26,7 @@ fn anywhere() -> Value {
 async fn devices_are_spread_and_what_finds_no_room_says_so_until_there_is_some() {
     let (client, writes, clock) = embedded_api().await;
     let fleet = Fleet::new(client.clone(), &["dpu-a", "dpu-b", "dpu-c"]);
-    let operator = || virtnet_operator::run(client.clone(), clock.clone()).boxed();
+    let operator = || fleet.operator(&client, &clock);
     meanwhile([fleet.agents(&clock), operator(), operator()], async {
         // Until the DPUs have reported, nobody can know whether there is room.
         sleep(Duration::from_secs(5)).await;
@@ -102,7 +102,7 @@ async fn devices_are_spread_and_what_finds_no_room_says_so_until_there_is_some()
 async fn what_an_agent_refuses_is_bound_elsewhere_and_a_persons_choice_stays() {
     let (client, _, clock) = embedded_api().await;
     let fleet = Fleet::new(client.clone(), &["dpu-a", "dpu-b"]);
-    let operator = virtnet_operator::run(client.clone(), clock.clone()).boxed();
+    let operator = fleet.operator(&client, &clock);
     let begin = Arc::new(tokio::sync::Notify::new());
     let begun = Arc::clone(&begin);
     let later = async move {
@@ -144,7 +144,7 @@ async fn what_an_agent_refuses_is_bound_elsewhere_and_a_persons_choice_stays() {
 async fn a_person_who_binds_or_unbinds_a_device_is_followed() {
     let (client, _, clock) = embedded_api().await;
     let fleet = Fleet::new(client.clone(), &["dpu-a"]);
-    let operator = || virtnet_operator::run(client.clone(), clock.clone()).boxed();
+    let operator = || fleet.operator(&client, &clock);
     let set_dpu = async |name: &str, dpu: Value| {
         let patch = Patch::Merge(json!({"spec": {"dpu": dpu}}));
         fleet.devices().patch(name, &PatchParams::default(), &patch).await.unwrap();
@@ -202,13 +202,12 @@ spec: {policyName: not-dpu-a, validationActions: [Deny]}
 async fn operators_bind_on_a_real_api_server_with_no_more_rights_than_they_need() {
     let plane = ControlPlane::start().await.unwrap();
     let kubectl = manifests::install(&plane).await.unwrap();
-    let fleet = Fleet::new(plane.client().await.unwrap(), &["dpu-a", "dpu-b"]);
+    let fleet = Fleet::on_kubernetes(plane.client().await.unwrap(), &["dpu-a", "dpu-b"]);
     let clients: Vec<_> = stream::iter(["virtnet:operator:a", "virtnet:operator:b"])
         .then(async |user| client_of(&plane.kubeconfig_of(user, "virtnet:operators").unwrap()).await.unwrap())
         .collect()
         .await;
-    let operators =
-        clients.iter().map(|client| virtnet_operator::run(client.clone(), Clock::system()).boxed());
+    let operators = clients.iter().map(|client| fleet.operator(client, &Clock::system()));
     let running = operators.chain([fleet.agents(&Clock::system())]);
     meanwhile(running, async {
         for number in 0..2 * SLOTS + 3 {
@@ -260,10 +259,15 @@ async fn operators_bind_on_a_real_api_server_with_no_more_rights_than_they_need(
         fleet.until(&[("Ready", SLOTS)]).await;
     })
     .await;
-    // They may write no Dpu, nor make or delete a device.
+    // They may let a Dpu go that a person has deleted, and nothing else of it is theirs.
     let dpus: Api<Dpu> = Api::all(clients[0].clone());
-    let label = Patch::Merge(json!({"metadata": {"labels": {"rack": "r1"}}}));
-    assert!(dpus.patch("dpu-a", &PatchParams::default(), &label).await.is_err());
-    let devices: Api<VirtnetDevice> = Api::default_namespaced(clients[0].clone());
-    assert!(devices.delete("web-5", &DeleteParams::default()).await.is_err());
+    for patch in [
+        json!({"metadata": {"labels": {"rack": "r1"}}}),
+        json!({"metadata": {"finalizers": null}}),
+        json!({"spec": {"host": {"sriov": [{"pf": 0, "numVfs": 1}]}}}),
+    ] {
+        let refused = dpus.patch("dpu-a", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap_err();
+        assert!(refused.to_string().contains("virtnet-operator"), "{patch}: {refused}");
+    }
+    assert!(dpus.delete("dpu-a", &DeleteParams::default()).await.is_err());
 }

@@ -38,7 +38,7 @@ impl Stage {
     }
 
     async fn play(&self, story: impl Future<Output = ()>) {
-        let operator = || virtnet_operator::run(self.fleet.client.clone(), self.clock.clone()).boxed();
+        let operator = || self.fleet.operator(&self.fleet.client, &self.clock);
         meanwhile([self.fleet.agents(&self.clock), operator(), operator()], story).await;
     }
 
@@ -347,7 +347,7 @@ async fn what_people_do_to_a_sets_devices_is_theirs_and_told() {
             sets.until("web", "3/3/3/3 DeviceConflict: 3 of 3 devices updated, 3 Ready; spec.mtu of web-0 is held by someone else")
                 .await;
             sets.apply("web", hot_plugged(3, 9000, "ovsbr1")).await;
-            let set = sets.until("web", "3/3/3/2 DeviceConflict: 2 of 3 devices updated, 3 Ready; web-0: ").await;
+            let set = sets.until("web", "3/3/3/2 DeviceConflict: 2 of 3 devices updated, 3 Ready; 1 wait to be changed; web-0: ").await;
             assert!(standing(&set).contains(".spec.mtu"), "{}", standing(&set));
             assert_eq!(sets.devices().get("web-0").await.unwrap().spec.mtu, Some(4000));
             // Until they want what the set wants.
@@ -363,12 +363,12 @@ async fn what_people_do_to_a_sets_devices_is_theirs_and_told() {
 async fn sets_live_on_a_real_api_server_with_no_more_rights_than_operators_need() {
     let plane = ControlPlane::start().await.unwrap();
     let kubectl = manifests::install(&plane).await.unwrap();
-    let fleet = Fleet::new(plane.client().await.unwrap(), &["dpu-a", "dpu-b"]);
+    let fleet = Fleet::on_kubernetes(plane.client().await.unwrap(), &["dpu-a", "dpu-b"]);
     let sets = Sets(fleet.client.clone());
     let mut running: Vec<BoxFuture<'static, ()>> = vec![fleet.agents(&Clock::system())];
     for user in ["virtnet:operator:a", "virtnet:operator:b"] {
         let client = client_of(&plane.kubeconfig_of(user, "virtnet:operators").unwrap()).await.unwrap();
-        running.push(virtnet_operator::run(client, Clock::system()).boxed());
+        running.push(fleet.operator(&client, &Clock::system()));
     }
     // It waits for what goes on on this thread.
     let kubectl = async |arguments: &'static [&'static str]| {

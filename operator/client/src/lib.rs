@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `clock` | [`Clock`]: the seam of wall-clock time |
 //! | `connect` | [`connect`]: a client by a kubeconfig |
+//! | `finalizers` | [`finalizer_addition`], [`finalizer_removal`]: patches for the object that was seen |
 //! | `in_time` | [`in_time`]: a client whose requests fail where no answer comes |
 //! | `overtaken` | [`is_overtaken`]: whether a write came too late |
 //! | `versions` | [`is_newer`]: which of two versions of an object is the later one |
@@ -12,6 +13,7 @@
 
 mod clock;
 mod connect;
+mod finalizers;
 mod in_time;
 mod overtaken;
 mod versions;
@@ -20,6 +22,7 @@ mod words;
 
 pub use clock::Clock;
 pub use connect::connect;
+pub use finalizers::{finalizer_addition, finalizer_removal};
 pub use in_time::in_time;
 pub use overtaken::is_overtaken;
 pub use versions::is_newer;

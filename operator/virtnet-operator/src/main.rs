@@ -9,21 +9,26 @@ use clap::{CommandFactory, Parser};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use virtnet_client::{Clock, connect};
+use virtnet_crds::LEASE_NAMESPACE;
+use virtnet_operator::Config;
 
-/// Binds devices to the DPUs of a fleet, by the Kubernetes API.
+/// Binds devices to the DPUs of a fleet, makes those of sets and judges which agents live, by the Kubernetes API.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
     /// The kubeconfig [default: that of the pod, of KUBECONFIG or of ~/.kube]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// The namespace of the agents' Leases
+    #[arg(long, default_value = LEASE_NAMESPACE, value_name = "NAMESPACE")]
+    lease_namespace: String,
     /// What is logged, to the standard error
     #[arg(long, default_value = "info", value_name = "FILTER")]
     log: String,
 }
 
 fn main() -> ExitCode {
-    let Arguments { kubeconfig, log } = Arguments::parse();
+    let Arguments { kubeconfig, lease_namespace, log } = Arguments::parse();
     let filter = match EnvFilter::try_new(&log) {
         Ok(filter) => filter,
         Err(error) => {
@@ -44,7 +49,7 @@ fn main() -> ExitCode {
             tokio::select! {
                 _ = terminated.recv() => {}
                 _ = tokio::signal::ctrl_c() => {}
-                () = virtnet_operator::run(client, Clock::system()) => {}
+                () = virtnet_operator::run(Config { lease_namespace }, client, Clock::system()) => {}
             }
             anyhow::Ok(())
         })

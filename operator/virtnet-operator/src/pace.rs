@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use crate::writes::LONGEST_RETRY;
 
-/// Plans are at least this far apart: events that come in a burst are answered together.
+/// Plans are at least this far apart, and at least as far as the last one took: events that come in a burst are answered
+/// together.
 const APART: Duration = Duration::from_millis(50);
 
 /// When a controller plans.
@@ -14,14 +15,15 @@ const APART: Duration = Duration::from_millis(50);
 pub(crate) struct Pace {
     /// Something was told or has ended since the last plan.
     dirty: bool,
-    planned_at: Option<Instant>,
+    /// When the next plan may be made.
+    not_before: Option<Instant>,
     /// What waits for time to pass.
     look_again: Option<Instant>,
 }
 
 impl Pace {
     pub(crate) fn new() -> Self {
-        Self { dirty: true, planned_at: None, look_again: None }
+        Self { dirty: true, not_before: None, look_again: None }
     }
 
     /// Something was told or has ended.
@@ -37,17 +39,23 @@ impl Pace {
     /// Whether to plan now; what follows is taken for done.
     pub(crate) fn begin(&mut self, now: Instant) -> bool {
         let due = self.dirty || self.look_again.is_some_and(|at| at <= now);
-        if !due || self.planned_at.is_some_and(|at| at + APART > now) {
+        if !due || self.not_before.is_some_and(|at| at > now) {
             return false;
         }
-        (self.dirty, self.planned_at, self.look_again) = (false, Some(now), None);
+        (self.dirty, self.not_before, self.look_again) = (false, Some(now + APART), None);
         true
+    }
+
+    /// The plan that began then is made.
+    pub(crate) fn end(&mut self, began: Instant) {
+        let took = began.elapsed();
+        self.not_before = Some(began + took + took.max(APART));
     }
 
     /// When to wake if nothing happens. At rest that is a long way off.
     pub(crate) fn next(&self, now: Instant) -> Instant {
         let cause = Some(now).filter(|_| self.dirty).into_iter().chain(self.look_again).min();
-        let paced = self.planned_at.map_or(now, |at| at + APART);
+        let paced = self.not_before.unwrap_or(now);
         cause.map_or(now + LONGEST_RETRY, |cause| cause.max(paced))
     }
 }

@@ -55,6 +55,13 @@ impl<W, T> Default for Writes<W, T> {
 }
 
 impl<W: Clone + Send + 'static, T: 'static> Writes<W, T> {
+    /// Those that are under way whose keys begin so.
+    pub(crate) fn busy_of(&self, prefix: &str) -> impl Iterator<Item = (&str, &W)> {
+        let busy = self.busy.range(prefix.to_owned()..);
+        let busy = busy.take_while(move |(key, _)| key.starts_with(prefix));
+        busy.map(|(key, write)| (key.as_str(), write))
+    }
+
     /// Those that are under way, by what they are of.
     pub(crate) fn busy(&self) -> &BTreeMap<String, W> {
         &self.busy
@@ -111,8 +118,8 @@ impl<W: Clone + Send + 'static, T: 'static> Writes<W, T> {
 
     /// It is tried again after a while, which is the answer, or when the object is another version.
     pub(crate) fn try_again(&mut self, done: &Done<W, T>, now: Instant) -> Duration {
-        let before = self.failures.get(&done.key).map(|failure| (failure.wait * 2).min(LONGEST_RETRY));
-        let wait = before.unwrap_or(FIRST_RETRY);
+        let before = self.failures.get(&done.key).filter(|failure| failure.version == done.version);
+        let wait = before.map_or(FIRST_RETRY, |failure| (failure.wait * 2).min(LONGEST_RETRY));
         let failure = Failure { version: done.version.clone(), again_at: now + wait, wait };
         self.failures.insert(done.key.clone(), failure);
         wait

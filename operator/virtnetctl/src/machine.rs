@@ -10,7 +10,8 @@ use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use tokio::task::JoinHandle;
-use virtnet_agent::{Clock, LEASE_NAMESPACE, Metrics};
+use virtnet_agent::{Clock, Metrics};
+use virtnet_crds::LEASE_NAMESPACE;
 use virtnet_embedded_api::{self as embedded, FileDisk, Listen, Server};
 
 use crate::ground::Ground;
@@ -62,7 +63,8 @@ impl Machine {
             virtnet_agent::Config { dpu: dpu.to_owned(), lease_namespace: LEASE_NAMESPACE.to_owned() };
         let parts = ground.parts.clone();
         let agent = virtnet_agent::run(config, client.clone(), parts, Clock::system(), Metrics::default());
-        let operator = virtnet_operator::run(client.clone(), Clock::system());
+        let operator = virtnet_operator::Config { lease_namespace: LEASE_NAMESPACE.to_owned() };
+        let operator = virtnet_operator::run(operator, client.clone(), Clock::system());
         let kubeconfig = server.kubeconfig_path().map(Path::to_owned);
         let (agent, operator) = (tokio::spawn(agent), tokio::spawn(operator));
         Ok(Self { client, ground, kubeconfig, api, server, agent, operator })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use virtnet_tests::cluster::{Cluster, Config};
+use virtnet_tests::cluster::{Cluster, Config, OPERATOR};
 
 /// How often it is looked whether all still run.
 const LOOK: Duration = Duration::from_millis(500);
@@ -62,7 +62,8 @@ async fn run(Arguments { dpus, firmware }: Arguments) -> anyhow::Result<()> {
         loop {
             tokio::time::sleep(LOOK).await;
             for (dpu, status) in cluster.revive()? {
-                say(&format!("The agent of {dpu} ended ({status}) and is started again."));
+                let who = if dpu == OPERATOR { "The operator".into() } else { format!("The agent of {dpu}") };
+                say(&format!("{who} ended ({status}) and is started again."));
             }
         }
     };

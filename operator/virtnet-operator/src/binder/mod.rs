@@ -108,6 +108,7 @@ impl Binder {
             }
         }
         self.writes.retain(|uid| devices.contains_key(uid));
+        self.pace.end(now);
     }
 
     fn begin(&mut self, fleet: &Fleet, uid: String, write: Write, now: Instant) {

@@ -13,6 +13,7 @@ use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 use tracing::warn;
 use virtnet_client::is_newer;
+use virtnet_crds::Dpu;
 
 pub(crate) use device::{Device, Need, Readiness};
 pub(crate) use set::Set;
@@ -27,9 +28,9 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Whether a first list of every kind was complete: before that an object that is not here says nothing.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.sets.complete && self.devices.complete && self.dpus.complete
+    /// Whether this very Dpu is known, in whatever version.
+    pub(crate) fn knows_dpu(&self, dpu: &Dpu) -> bool {
+        self.dpus.present.contains_key(&dpu.uid().unwrap_or_default())
     }
 
     /// Forgets a DPU that a request found gone.
@@ -69,6 +70,11 @@ impl<T: Kept> Known<T> {
     /// All of them, by uid.
     pub(crate) fn all(&self) -> &BTreeMap<String, T> {
         &self.present
+    }
+
+    /// Whether a first list was complete: before that an object that is not here says nothing.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// Takes in what the watch tells.

@@ -14,6 +14,8 @@ pub(crate) struct Target {
     pub(crate) metadata: ObjectMeta,
     /// What its agent reported; `None`: nothing yet.
     pub(crate) reported: Option<Reported>,
+    /// Its Ready is Unknown.
+    pub(crate) is_unknown: bool,
     /// Why nothing can be made on it now.
     pub(crate) trouble: Option<&'static str>,
 }
@@ -46,6 +48,7 @@ impl Target {
         metadata.managed_fields = None;
         let ready =
             status.iter().flat_map(|status| &status.conditions).find(|condition| condition.type_ == READY);
+        let is_unknown = ready.is_some_and(|condition| condition.status == "Unknown");
         let trouble =
             ready.and_then(|condition| match (condition.status.as_str(), condition.reason.as_str()) {
                 ("Unknown", _) => Some("its agent is silent"),
@@ -61,7 +64,7 @@ impl Target {
             let controller = status.versions.and_then(|versions| versions.controller);
             Some(Reported { capacity, allocated, undeclared: undeclared.collect(), controller })
         });
-        Self { metadata, reported, trouble }
+        Self { metadata, reported, is_unknown, trouble }
     }
 }
 

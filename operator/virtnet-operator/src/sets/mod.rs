@@ -12,22 +12,27 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kube::Client;
 use kube::core::Status;
+use kube::{Client, ResourceExt};
 use tokio::time::Instant;
 use tracing::{info, warn};
 use virtnet_client::{Clock, chain, is_overtaken};
-use virtnet_crds::{Member, Reason, VirtnetDevice, VirtnetDeviceSet};
+use virtnet_crds::{
+    Member, REVISION_ANNOTATION, Reason, VirtnetDevice, VirtnetDeviceSet, VirtnetDeviceSetStatus,
+};
 
 use crate::fleet::{Device, Fleet, Set, Target};
 use crate::pace::Pace;
-use crate::writes;
+use crate::writes::{self, LONGEST_RETRY};
 use plan::{Input, Plan, plan};
 use standing::Standing;
 use write::Looked;
 
 /// A state other than Ready is told when the one before was told, or has not been true, for this long.
 const LASTING: Duration = Duration::from_secs(1);
+/// How many devices of one set are written at once, so that what is declared anew meanwhile is followed soon, and other sets are
+/// not kept waiting. Where the API refuses some there are fewer.
+const AT_ONCE: usize = 16;
 /// How long the watch may take to tell of a device that was made, before it is made sure of by another request.
 const EXPECTED: Duration = Duration::from_secs(10);
 
@@ -53,7 +58,7 @@ pub(crate) enum Doing {
 /// The answer.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Looked(Looked),
+    Looked(Box<Looked>),
     /// A device that was made.
     Made(Box<VirtnetDevice>),
     /// A device as it is now.
@@ -71,8 +76,8 @@ pub(crate) struct Sets {
     pub(crate) writes: Writes,
     client: Client,
     clock: Clock,
-    /// Sets by uid that were looked at since the last plan.
-    fresh: BTreeSet<String>,
+    /// Sets by uid that were looked at since the last plan, each with the DPUs that were looked at for it.
+    fresh: BTreeMap<String, BTreeSet<String>>,
     /// What the API said against writes of devices, by the key of the write.
     refusals: BTreeMap<String, (Reason, String)>,
     /// Devices that were made and of which the watch has not told, by the key of the write: their uid, and until when that is
@@ -80,6 +85,8 @@ pub(crate) struct Sets {
     expected: BTreeMap<String, (String, Instant)>,
     /// Sets by uid whose status differs from how they stand, and since when.
     untold: BTreeMap<String, Instant>,
+    /// What was told of sets last, by uid, and how long something else waits where someone contradicted that.
+    told: BTreeMap<String, (VirtnetDeviceSetStatus, Duration)>,
 }
 
 /// The key of a write: the set's uid, and what it is of.
@@ -98,10 +105,11 @@ impl Sets {
             writes: Writes::default(),
             client,
             clock,
-            fresh: BTreeSet::new(),
+            fresh: BTreeMap::new(),
             refusals: BTreeMap::new(),
             expected: BTreeMap::new(),
             untold: BTreeMap::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -115,6 +123,7 @@ impl Sets {
         self.writes.retain(is_known);
         self.refusals.retain(|key, _| is_known(key));
         self.untold.retain(|uid, _| sets.contains_key(uid));
+        self.told.retain(|uid, _| sets.contains_key(uid));
         let devices = fleet.devices.all();
         self.expected.retain(|_, (uid, until)| *until > now && !devices.contains_key(uid));
         self.pace.look_again_at(self.expected.values().map(|(_, until)| *until).min());
@@ -126,6 +135,7 @@ impl Sets {
             self.act_on(set, &index, now);
         }
         self.fresh.clear();
+        self.pace.end(now);
     }
 
     fn act_on(&mut self, set: &Set, index: &Index<'_>, now: Instant) {
@@ -133,9 +143,9 @@ impl Sets {
         let uid = set.uid();
         let named = index.named.get(set.namespace()).unwrap_or(&NONE);
         let prefix = key(uid, "");
-        let under_way = self.writes.busy().iter().filter_map(|(key, write)| match write {
-            Write::Device { name, .. } if key.starts_with(&prefix) => Some(name.clone()),
-            _ => None,
+        let under_way = self.writes.busy_of(&prefix).filter_map(|(_, write)| match write {
+            Write::Device { name, .. } => Some(name.clone()),
+            Write::Look | Write::Tell => None,
         });
         let expected = self.expected.range(prefix.clone()..).map(|(key, _)| key.as_str());
         let expected = expected.map_while(|key| key.strip_prefix(&prefix)).map(str::to_owned);
@@ -153,17 +163,24 @@ impl Sets {
         let owned = index.owned.get(uid).map(Vec::as_slice).unwrap_or_default();
         let plan = plan(&Input { set, owned, named, dpus: &index.dpus, under_way: &under_way, held: &held });
         if plan.has_work() {
-            if self.fresh.contains(uid) {
-                self.carry_out(set, named, &plan, now);
-            } else {
-                self.look(set, plan.hinges_on.iter().cloned().collect(), now);
+            let refusals = held.values().flatten().count();
+            let room = (AT_ONCE / (1 + refusals)).max(1).saturating_sub(self.writes.busy_of(&prefix).count());
+            match self.fresh.get(uid) {
+                // What is under way wakes the next plan.
+                _ if room == 0 => {}
+                Some(looked_at) if plan.hinges_on.is_subset(looked_at) => {
+                    self.carry_out(set, named, &plan, room);
+                    // How it stands while that is under way.
+                    self.pace.look_again_at(Some(now));
+                }
+                _ => self.look(set, plan.hinges_on.clone(), now),
             }
         }
         self.tell(set, &plan.standing, now);
     }
 
     /// Looks at the set anew; the next plan is carried out.
-    fn look(&mut self, set: &Set, dpus: Vec<String>, now: Instant) {
+    fn look(&mut self, set: &Set, dpus: BTreeSet<String>, now: Instant) {
         let (key, version) = (key(set.uid(), LOOK), set.metadata.resource_version.clone());
         if let Some(at) = self.writes.held(&key, version.as_deref(), now) {
             self.pace.look_again_at(Some(at));
@@ -171,22 +188,20 @@ impl Sets {
         }
         let (client, metadata) = (self.client.clone(), set.metadata.clone());
         self.writes.begin(key, version, Write::Look, async move {
-            write::look(&client, &metadata, dpus).await.map(Answer::Looked)
+            write::look(&client, &metadata, dpus).await.map(|looked| Answer::Looked(Box::new(looked)))
         });
     }
 
-    fn carry_out(&mut self, set: &Set, named: &BTreeMap<&str, &Device>, plan: &Plan, now: Instant) {
-        for member in &plan.create {
-            self.begin(set, member.name(set.name()), Doing::Create(member.clone()), None);
+    /// Begins what there is room for; the rest comes with later plans, which know more.
+    fn carry_out(&mut self, set: &Set, named: &BTreeMap<&str, &Device>, plan: &Plan, room: usize) {
+        let delete = plan.delete.iter().map(|name| (name.clone(), Doing::Delete));
+        let change = plan.change.iter().map(|(name, member)| (name.clone(), Doing::Change(member.clone())));
+        let create =
+            plan.create.iter().map(|member| (member.name(set.name()), Doing::Create(member.clone())));
+        for (name, doing) in delete.chain(change).chain(create).take(room) {
+            let device = named.get(name.as_str()).copied();
+            self.begin(set, name, doing, device);
         }
-        for (name, member) in &plan.change {
-            self.begin(set, name.clone(), Doing::Change(member.clone()), named.get(name.as_str()).copied());
-        }
-        for name in &plan.delete {
-            self.begin(set, name.clone(), Doing::Delete, named.get(name.as_str()).copied());
-        }
-        // How it stands while that is under way.
-        self.pace.look_again_at(Some(now));
     }
 
     fn begin(&mut self, set: &Set, name: String, doing: Doing, device: Option<&Device>) {
@@ -218,16 +233,27 @@ impl Sets {
             return;
         }
         let since = *self.untold.entry(set.uid().to_owned()).or_insert(now);
-        let due = if standing.reason == Reason::Ready { now } else { since + LASTING };
+        // Where another operator sees it otherwise, the two contradict each other ever more rarely.
+        let told = self.told.get(set.uid());
+        let contradicted = told.filter(|(told, _)| !write::tells(&set.status, told)).map(|(_, wait)| *wait);
+        let wait = match contradicted {
+            Some(wait) => wait,
+            None if standing.reason == Reason::Ready => Duration::ZERO,
+            None => LASTING,
+        };
+        let due = since + wait;
         let (key, version) = (key(set.uid(), TELL), set.metadata.resource_version.clone());
         let due = self.writes.held(&key, version.as_deref(), now).unwrap_or(due);
         if due > now {
             self.pace.look_again_at(Some(due));
             return;
         }
-        if !self.writes.busy().contains_key(&key) {
-            self.untold.insert(set.uid().to_owned(), now);
+        if self.writes.busy().contains_key(&key) {
+            return;
         }
+        let next = contradicted.map_or(LASTING, |wait| (wait * 2).min(LONGEST_RETRY));
+        self.untold.insert(set.uid().to_owned(), now);
+        self.told.insert(set.uid().to_owned(), (status.clone(), next));
         let (client, metadata) = (self.client.clone(), set.metadata.clone());
         self.writes.begin(key, version, Write::Tell, async move {
             write::tell(&client, &metadata, &status).await.map(|set| Answer::Set(Box::new(set)))
@@ -238,6 +264,25 @@ impl Sets {
     pub(crate) fn finish(&mut self, done: Done, fleet: &mut Fleet, now: Instant) {
         let uid = done.key.split_once(' ').map(|(uid, _)| uid.to_owned()).unwrap_or_default();
         let Some(set) = fleet.sets.all().get(&uid) else { return };
+        if let Ok(Answer::Looked(looked)) = &done.result
+            && looked.dpus.iter().flat_map(|(_, dpu)| dpu).any(|dpu| !fleet.knows_dpu(dpu))
+        {
+            // The watch will tell of it.
+            self.writes.try_again(&done, now);
+            return;
+        }
+        if let Ok(Answer::Made(device) | Answer::Changed(device)) = &done.result
+            && device.metadata.deletion_timestamp.is_none()
+            && device.annotations().get(REVISION_ANNOTATION) != Some(&set.revision)
+        {
+            let wait = self.writes.try_again(&done, now);
+            let (set, device) = (set.key(), device.name_any());
+            warn!(
+                set,
+                device, "the API took a device and made something else of it; it is tried again in {wait:?}"
+            );
+            return;
+        }
         let error = match done.result {
             Ok(answer) => {
                 if let Write::Device { name, doing } = &done.write {
@@ -267,9 +312,10 @@ impl Sets {
                     error = said,
                     "a device was not written; it is tried again in {wait:?}"
                 );
-                if let Some(reason) = refusal {
-                    self.refusals.insert(done.key, (reason, said));
-                }
+                match refusal {
+                    Some(reason) => self.refusals.insert(done.key, (reason, said)),
+                    None => self.refusals.remove(&done.key),
+                };
             }
             _ => warn!(set, error = said, "a request about a set failed; it is tried again in {wait:?}"),
         }
@@ -286,14 +332,15 @@ impl Sets {
             Answer::Changed(device) => fleet.devices.written(*device),
             Answer::Gone(uid) => fleet.devices.forget(&uid),
             Answer::Looked(looked) => {
-                match looked.set {
+                let Looked { set, dpus } = *looked;
+                match set {
                     Some(set) => {
                         fleet.sets.written(set);
-                        self.fresh.insert(uid);
+                        self.fresh.insert(uid, dpus.iter().map(|(name, _)| name.clone()).collect());
                     }
                     None => fleet.sets.forget(&uid),
                 }
-                for (name, dpu) in looked.dpus {
+                for (name, dpu) in dpus {
                     match dpu {
                         Some(dpu) => fleet.dpus.written(dpu),
                         None => fleet.forget_dpu(&name),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use virtnet_crds::{Member, Reason, SET_LABEL};
+use virtnet_crds::{Member, OnDpuLoss, Reason, SET_LABEL};
 
 use super::standing::{Standing, Tally};
 use crate::fleet::{Device, Need, Readiness, Set, Target};
@@ -49,6 +49,8 @@ struct Outdated<'a> {
     member: Member,
     /// It can't be changed where it is.
     replace: bool,
+    /// It is out of service on a DPU that is gone or going, and does not come back there.
+    abandoned: bool,
 }
 
 impl Outdated<'_> {
@@ -78,11 +80,11 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
     };
     let mut wanted: Vec<(String, Member)> =
         members.into_iter().map(|member| (member.name(set.name()), member)).collect();
-    // Of a DPU that is gone or going its devices are not taken away: it may come back.
-    let is_lost = |dpu: &str| dpus.get(dpu).is_none_or(|target| is_leaving(target));
-    let kept = owned
-        .iter()
-        .filter_map(|device| kept(set, device).filter(|member| member.dpu().is_some_and(is_lost)));
+    // A DPU that is gone or going may come back.
+    let is_lost = |dpu: &str| dpus.get(dpu).is_none_or(|target| is_leaving(target) && is_selected(target));
+    let keeps = set.spec.on_dpu_loss == OnDpuLoss::Keep;
+    let kept = owned.iter().filter_map(|device| kept(set, device));
+    let kept = kept.filter(|member| keeps && member.dpu().is_some_and(is_lost));
     wanted.extend(kept.map(|member| (member.name(set.name()), member)));
 
     let mut plan = nothing(Standing::default());
@@ -96,6 +98,9 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
             tally.working += 1;
             continue;
         }
+        // What became of a write that got no answer is not known: the device may be changed.
+        let is_in_doubt = held.get(name).is_some_and(Option::is_none);
+        tally.failed.extend(is_in_doubt.then(|| name.clone()));
         let Some(device) = named.get(name.as_str()) else {
             (unavailable, unproven) = (unavailable + 1, unproven + 1);
             if !held.contains_key(name) {
@@ -104,34 +109,45 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
             }
             continue;
         };
+        let is_ready = device.readiness == Readiness::Ready;
+        let same_function = device.spec.function == set.spec.device_function(member);
         if device.set_uid() != Some(set.uid()) {
-            unavailable += 1;
             let labels = device.metadata.labels.as_ref();
             let is_orphan = device.set_uid().is_none()
                 && labels.and_then(|labels| labels.get(SET_LABEL)).is_some_and(|label| label == set.name());
-            if !is_orphan {
+            if !is_orphan || !same_function {
+                unavailable += 1;
                 tally.conflicts.push(format!("{name} is there and not of this set"));
-            } else if !device.is_deleting() && !held.contains_key(name) {
-                plan.change.push((name.clone(), member.clone()));
+                continue;
             }
-            continue;
         }
         if device.is_deleting() {
             (unavailable, unproven) = (unavailable + 1, unproven + 1);
             tally.leaving += 1;
             continue;
         }
-        let is_ready = device.readiness == Readiness::Ready;
-        unavailable += usize::from(!is_ready);
+        unavailable += usize::from(!is_ready || is_in_doubt);
+        if device.set_uid().is_none() && device.revision() == Some(set.revision.as_str()) {
+            // Nothing of it changes but whose it is.
+            if !held.contains_key(name) {
+                plan.change.push((name.clone(), member.clone()));
+            }
+            continue;
+        }
+        let at_lost = device.dpu().is_some_and(is_lost);
         let is_misplaced = member.dpu().is_none()
-            && device
-                .dpu()
-                .and_then(|dpu| dpus.get(dpu))
-                .is_some_and(|target| !is_leaving(target) && !is_selected(target));
+            && match device.dpu().and_then(|dpu| dpus.get(dpu)) {
+                _ if at_lost => !keeps,
+                Some(target) => !is_selected(target),
+                None => false,
+            };
         let is_current = device.revision() == Some(set.revision.as_str());
         if is_misplaced || !is_current {
-            let replace = is_misplaced || device.spec.function != set.spec.device_function(member);
-            outdated.push(Outdated { device, member: member.clone(), replace });
+            unproven += usize::from(is_in_doubt);
+            // One that is not its own yet is taken up first.
+            let replace = device.set_uid().is_some() && (is_misplaced || !same_function);
+            let abandoned = is_misplaced && at_lost && !is_ready;
+            outdated.push(Outdated { device, member: member.clone(), replace, abandoned });
             continue;
         }
         unproven += usize::from(!is_ready);
@@ -147,12 +163,13 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
     }
     let most = usize::try_from(set.spec.max_unavailable).unwrap_or(usize::MAX);
     outdated.sort_by_key(Outdated::class);
-    for Outdated { device, member, replace } in &outdated {
+    for Outdated { device, member, replace, abandoned } in &outdated {
         let is_ready = device.readiness == Readiness::Ready;
         if held.contains_key(device.name()) {
+            tally.waiting += 1;
             continue;
         }
-        if unproven >= most || is_ready && unavailable >= most {
+        if !abandoned && (unproven >= most || is_ready && unavailable >= most) {
             tally.waiting += 1;
             continue;
         }
@@ -165,7 +182,13 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
         }
     }
     tally.working += plan.create.len() + plan.change.len() + plan.delete.len();
-    plan.standing = tally.standing(set, wanted.len(), held);
+    // What the API said against a device that is no longer wanted is nothing to anybody.
+    let concerns = |name: &str| {
+        wanted.contains(name) || named.get(name).is_some_and(|device| device.set_uid() == Some(set.uid()))
+    };
+    let refused = held.iter().filter_map(|(name, said)| Some((name.as_str(), said.as_ref()?)));
+    let refused = refused.filter(|(name, _)| concerns(name)).collect();
+    plan.standing = tally.standing(set, wanted.len(), &refused);
     plan
 }
 
@@ -195,6 +218,7 @@ mod tests {
         set: Set,
         devices: BTreeMap<String, Device>,
         dpus: BTreeMap<String, Target>,
+        held: BTreeMap<String, Option<(Reason, String)>>,
     }
 
     fn dpu(name: &str, labels: &Value) -> Target {
@@ -227,7 +251,7 @@ mod tests {
         fn new(spec: &Value, dpus: &[&str]) -> Self {
             let rack = json!({"rack": "r1"});
             let dpus = dpus.iter().map(|name| ((*name).to_owned(), dpu(name, &rack))).collect();
-            Self { set: set(spec), devices: BTreeMap::new(), dpus }
+            Self { set: set(spec), devices: BTreeMap::new(), dpus, held: BTreeMap::new() }
         }
 
         fn declare(&mut self, spec: &Value) {
@@ -263,7 +287,7 @@ mod tests {
                 named: &self.devices.iter().map(|(name, device)| (name.as_str(), device)).collect(),
                 dpus: &self.dpus.iter().map(|(name, target)| (name.as_str(), target)).collect(),
                 under_way: &BTreeSet::new(),
-                held: &BTreeMap::new(),
+                held: &self.held,
             })
         }
 
@@ -441,6 +465,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_on_a_dpu_that_is_lost_is_replaced_where_that_is_asked_for() {
+        let mut spec = replicas(4, 1, 1500);
+        spec["onDpuLoss"] = json!("Replace");
+        let mut world = World::new(&spec, &["a", "b"]);
+        world.settle();
+        world.dpus.get_mut("a").unwrap().metadata.deletion_timestamp =
+            Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+        assert_eq!(world.plan().delete, ["web-0"], "what is in service there goes a few at a time");
+        for device in world.devices.values_mut() {
+            device.readiness = Readiness::Unknown("DpuGone: gone".into());
+        }
+        world.dpus.remove("a");
+        assert_eq!(world.plan().delete.len(), 4, "what is not goes at once");
+        let mut vfs = per_vf(1);
+        vfs["onDpuLoss"] = json!("Replace");
+        let mut world = World::new(&vfs, &["a", "b"]);
+        world.settle();
+        world.dpus.remove("b");
+        assert_eq!(world.plan().delete, ["web-b-0", "web-b-1"]);
+    }
+
+    #[test]
     fn a_field_that_someone_else_holds_is_named() {
         let mut world = World::new(&replicas(1, 1, 1500), &["a"]);
         world.settle();
@@ -452,6 +498,49 @@ mod tests {
             "{}",
             standing.message
         );
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_not_ready_and_takes_its_place_among_those_that_are_changed() {
+        let mut world = World::new(&replicas(3, 1, 1500), &["a"]);
+        world.settle();
+        world.declare(&replicas(3, 1, 9000));
+        world.held.insert("web-0".into(), None);
+        let plan = world.plan();
+        assert!(!plan.has_work(), "nobody knows whether web-0 is out of service");
+        assert_eq!(plan.standing.reason, Reason::Progressing);
+        assert_eq!(
+            plan.standing.message,
+            "0 of 3 devices updated, 3 Ready; 3 wait to be changed; web-0: not written, and tried again"
+        );
+        // One that the API refused is as it was.
+        world.held.insert("web-0".into(), Some((Reason::DeviceRefused, "no".into())));
+        let plan = world.plan();
+        assert_eq!(plan.change, [("web-1".to_owned(), Member::Replica(1))]);
+        assert_eq!(plan.standing.reason, Reason::DeviceRefused);
+        world.held = [("web-9".to_owned(), Some((Reason::DeviceRefused, "no".into())))].into();
+        assert_eq!(world.settle().standing.reason, Reason::Ready, "nobody wants web-9 any more");
+    }
+
+    #[test]
+    fn orphans_that_are_to_be_changed_are_taken_up_a_few_at_a_time() {
+        let mut world = World::new(&replicas(3, 1, 1500), &["a"]);
+        world.settle();
+        world.declare(&replicas(3, 1, 9000));
+        for device in world.devices.values_mut() {
+            device.metadata.owner_references = None;
+        }
+        assert_eq!(world.plan().change, [("web-0".to_owned(), Member::Replica(0))]);
+        assert_eq!(world.settle().standing.reason, Reason::Ready);
+        for device in world.devices.values_mut() {
+            device.metadata.owner_references = None;
+        }
+        let mut other = replicas(3, 1, 9000);
+        other["template"]["spec"]["function"] = json!({"hotplug": {"uplink": "p1"}});
+        world.declare(&other);
+        let plan = world.plan();
+        assert!(!plan.has_work(), "it can't be changed, and is not its own to delete");
+        assert_eq!(plan.standing.reason, Reason::DeviceConflict);
     }
 
     proptest! {
@@ -495,7 +584,7 @@ mod tests {
                 if touched > 0 {
                     prop_assert!(unproven <= most as usize, "{} are not proven", unproven);
                 }
-                world.set_ready(|device| ready & 1 << (device.name().len() + device.name().as_bytes()[4] as usize) % 16 != 0);
+                world.set_ready(|device| ready >> (device.name().as_bytes()[4] % 16) & 1 == 1);
             }
             world.set_ready(|_| true);
             let plan = world.settle();

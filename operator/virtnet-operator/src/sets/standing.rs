@@ -56,6 +56,8 @@ pub(super) struct Tally {
     pub(super) waiting: usize,
     /// How many are being deleted, or are not wanted.
     pub(super) leaving: usize,
+    /// Names of devices that could not be written, for no fault of theirs.
+    pub(super) failed: Vec<String>,
     /// Names and fields that are someone else's.
     pub(super) conflicts: Vec<String>,
     /// Devices of the present template that do not go on before a person changes it.
@@ -76,6 +78,7 @@ impl Tally {
             working: 0,
             waiting: 0,
             leaving: 0,
+            failed: Vec::new(),
             conflicts: Vec::new(),
             stalled: Vec::new(),
             not_ready: not_ready.collect(),
@@ -98,24 +101,26 @@ impl Tally {
         self,
         set: &Set,
         wanted: usize,
-        held: &BTreeMap<String, Option<(Reason, String)>>,
+        refused: &BTreeMap<&str, &(Reason, String)>,
     ) -> Standing {
-        let Self { counted, working, waiting, leaving, conflicts, stalled, not_ready } = self;
+        let Self { counted, working, waiting, leaving, failed, conflicts, stalled, not_ready } = self;
         let progress = format!("{} of {wanted} devices updated, {} Ready", counted.updated, counted.ready);
         let halted = if waiting > 0 { format!("; {waiting} wait to be changed") } else { String::new() };
-        let refused = held.iter().filter_map(|(name, said)| Some((name, said.as_ref()?)));
-        let (reason, message) = if let Some((_, (reason, _))) = refused.clone().next() {
-            let refused = refused.map(|(name, (_, said))| of(name, said)).collect();
+        let (reason, message) = if let Some((reason, _)) = refused.values().next() {
+            let refused = refused.iter().map(|(name, (_, said))| of(name, said)).collect();
             (*reason, format!("{progress}{halted}; {}", listed(refused)))
         } else if !conflicts.is_empty() {
             (Reason::DeviceConflict, format!("{progress}{halted}; {}", listed(conflicts)))
         } else if !stalled.is_empty() {
             (Reason::DeviceStalled, format!("{progress}{halted}; {}", listed(stalled)))
+        } else if !failed.is_empty() {
+            let failed = failed.iter().map(|name| of(name, "not written, and tried again")).collect();
+            (Reason::Progressing, format!("{progress}{halted}; {}", listed(failed)))
         } else if working > 0 {
             (Reason::Progressing, progress)
         } else if leaving > 0 {
             (Reason::Progressing, format!("{progress}; {leaving} being deleted"))
-        } else if waiting > 0 || !not_ready.is_empty() || counted.replicas < wanted {
+        } else if waiting > 0 || !not_ready.is_empty() || counted.updated < wanted {
             (Reason::DevicesNotReady, format!("{progress}{halted}; {}", listed(not_ready)))
         } else if wanted == 0 && set.spec.per_vf.is_some() {
             (Reason::NoDpuSelected, none_selected(Some(&set.spec.dpu_selector)))

@@ -1,5 +1,8 @@
 //! The set controller's requests: a fresh look at a set, its devices, and its status.
 
+use std::collections::BTreeSet;
+
+use futures::future::try_join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
@@ -23,22 +26,25 @@ pub(crate) struct Looked {
     pub(super) dpus: Vec<(String, Option<Dpu>)>,
 }
 
-/// Looks at a set and at DPUs past every cache.
-pub(super) async fn look(client: &Client, set: &ObjectMeta, dpus: Vec<String>) -> kube::Result<Looked> {
+/// Looks at DPUs and then at a set past every cache.
+pub(super) async fn look(client: &Client, set: &ObjectMeta, dpus: BTreeSet<String>) -> kube::Result<Looked> {
+    let api: Api<Dpu> = Api::all(client.clone());
+    let dpus = dpus.into_iter().map(async |name| {
+        let dpu = api.get_opt(&name).await?;
+        Ok::<_, kube::Error>((name, dpu))
+    });
+    let dpus = try_join_all(dpus).await?;
     let sets: Api<VirtnetDeviceSet> =
         Api::namespaced(client.clone(), set.namespace.as_deref().unwrap_or_default());
     let found = sets.get_opt(set.name.as_deref().unwrap_or_default()).await?;
-    let found = found.filter(|found| found.metadata.uid == set.uid);
-    let api: Api<Dpu> = Api::all(client.clone());
-    let mut looked = Looked { set: found, dpus: Vec::new() };
-    for name in dpus {
-        let dpu = api.get_opt(&name).await?;
-        looked.dpus.push((name, dpu));
-    }
-    Ok(looked)
+    Ok(Looked { set: found.filter(|found| found.metadata.uid == set.uid), dpus })
 }
 
-/// Makes a device of the set, or makes one that is there as the set wants it: if the object is still the one that was seen.
+/// The version that no object has: an apply that names it makes an object where there is none, and is refused as overtaken
+/// where there is one, whoever's it is.
+const NONE_YET: &str = "1";
+
+/// Makes a device of the set where there is none, or makes one that was seen as the set wants it, if it still is the one.
 pub(super) async fn apply(
     client: &Client,
     set: &Set,
@@ -58,9 +64,12 @@ pub(super) async fn apply(
             "controller": true, "blockOwnerDeletion": true,
         }],
     });
-    if let Some(seen) = seen {
-        metadata["uid"] = json!(seen.uid);
-        metadata["resourceVersion"] = json!(seen.resource_version);
+    match seen {
+        Some(seen) => {
+            metadata["uid"] = json!(seen.uid);
+            metadata["resourceVersion"] = json!(seen.resource_version);
+        }
+        None => metadata["resourceVersion"] = json!(NONE_YET),
     }
     let body = json!({
         "apiVersion": API_VERSION, "kind": "VirtnetDevice", "metadata": metadata, "spec": set.spec.device_spec(member),
