@@ -46,6 +46,7 @@ fn a_set_has_replicas_or_a_range_of_vfs() {
         dpu_selector: DpuSelector::default(),
         template: virtnet_crds::DeviceTemplate::default(),
         max_unavailable: 1,
+        on_dpu_loss: virtnet_crds::OnDpuLoss::Keep,
     };
     let range = PerVf { pf: 0, from: 0, to: 124 };
     assert_eq!(set(3, None).sizing(), Ok(Sizing::Replicas(3)));
