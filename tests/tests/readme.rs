@@ -96,12 +96,12 @@ fn the_tour_of_a_cluster_is_as_shown_and_nothing_of_it_is_left() {
     shell.finish().unwrap();
 
     let children = cluster.children();
-    assert_eq!(children.len(), 5, "etcd, two servers of Kubernetes and two agents");
+    assert_eq!(children.len(), 6, "etcd, two servers of Kubernetes, the operator and two agents");
     // An agent that ends is started again, with a DPU that begins anew.
     Running::signal(*children.iter().find(|id| is_an_agent(**id)).unwrap(), "KILL");
     assert!(cluster.lines.any(|line| line.unwrap().contains("is started again")));
     let children = cluster.children();
-    assert_eq!(children.len(), 5);
+    assert_eq!(children.len(), 6);
 
     Running::signal(cluster.child.id(), "INT");
     assert!(cluster.child.wait().unwrap().success());
