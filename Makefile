@@ -8,6 +8,7 @@ DENY := -D warnings
 SEEDS ?= 20000
 DPUS ?= 2
 ROUNDS ?= 5
+CLUSTER ?=
 
 .PHONY: help test check control-plane open-vswitch cluster fmt lint docs unit generate soak soak-simulation soak-switch bench-switch deny
 
@@ -27,7 +28,7 @@ open-vswitch: ## Open vSwitch for the tests, fetched once where none is installe
 
 cluster: check control-plane ## Kubernetes on loopback with an operator and DPUS (2) simulated DPUs, until Ctrl-C
 	$(CARGO) build -q --locked -p virtnet-agent -p virtnet-operator --bins
-	@$(CARGO) run -q --locked -p virtnet-tests --bin cluster -- --dpus $(DPUS)
+	@$(CARGO) run -q --locked -p virtnet-tests --bin cluster -- --dpus $(DPUS) $(CLUSTER)
 
 fmt: ## is the tree formatted?
 	$(CARGO) fmt --all --check

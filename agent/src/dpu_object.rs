@@ -110,9 +110,13 @@ impl DpuObject {
             return Err(None);
         }
         let write = match &self.object {
-            // Once it was there it is not made again: whoever deletes it means it.
-            None if self.made => return Err(None),
-            None => Write::Create,
+            // Once it was there it is not made again: whoever deletes it means it. Where something is bound it was not this agent
+            // that let it go: the DPU was taken for gone, and is not.
+            None if self.made && bound == 0 => return Err(None),
+            None => {
+                self.made = false;
+                Write::Create
+            }
             Some(object) => {
                 self.made = true;
                 let held = object.finalizers().iter().any(|finalizer| finalizer == BOUND_FINALIZER);
@@ -442,6 +446,21 @@ mod tests {
         known.written(dpu("2"), now);
         assert_eq!(version(&known), None);
         assert!(matches!(next(&mut known, now + LONGEST), Err(None)));
+    }
+
+    #[test]
+    fn one_that_went_while_something_is_bound_is_made_again() {
+        let (mut known, now) = (DpuObject::default(), Instant::now());
+        let same = |before: &DpuStatus, _| before.clone();
+        known.watched(Some(dpu("1")));
+        assert!(matches!(next(&mut known, now), Ok(Write::Status(..))));
+        known.written(dpu("2"), now);
+        known.watched(None);
+        let now = now + LONGEST;
+        assert!(matches!(known.next(same, 0, now), Err(None)));
+        assert!(matches!(known.next(same, 1, now), Ok(Write::Create)));
+        known.written(dpu("9"), now);
+        assert_eq!(version(&known), Some("9"));
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// Firmware values of the simulated DPU
     #[arg(long, value_name = "KEY=VALUE,…", default_value = "", hide_default_value = true)]
     sim_firmware: String,
+    /// The simulated host binds no driver by itself, as where guests get the functions
+    #[arg(long)]
+    sim_no_drivers: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -69,9 +72,9 @@ pub(crate) struct Hands {
 impl Arguments {
     /// Reaches for the parts. What can't be reached yet is tried again by its part itself.
     pub(crate) fn connect(self) -> anyhow::Result<Hands> {
-        let Self { controller: ControllerKind::Sim, switch, links, sim_firmware } = self;
+        let Self { controller: ControllerKind::Sim, switch, links, sim_firmware, sim_no_drivers } = self;
         let firmware = FirmwareConfig::guide_with(&sim_firmware).context("reading --sim-firmware")?;
-        let config = SimConfig { firmware, ..SimConfig::default() };
+        let config = SimConfig { firmware, autoprobe: !sim_no_drivers, ..SimConfig::default() };
         Ok(match (switch, links) {
             (SwitchKind::Sim, LinksKind::Sim) => {
                 let sim = Sim::new(config);

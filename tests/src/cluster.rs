@@ -20,12 +20,14 @@ use crate::programs::built;
 pub const OPERATOR: &str = "operator";
 
 /// What a cluster is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The names of the DPUs, each with an agent.
     pub dpus: Vec<String>,
     /// Firmware values of all of them, as `virtnet-agent --sim-firmware` takes them.
     pub firmware: String,
+    /// Their hosts bind no drivers by themselves.
+    pub no_drivers: bool,
 }
 
 /// A cluster that runs.
@@ -116,7 +118,8 @@ impl Cluster {
             .arg(format!("--kubeconfig={}", kubeconfig.display()))
             .arg(format!("--http=127.0.0.1:{port}"))
             .args(["--controller=sim", "--switch=sim", "--links=sim"])
-            .arg(format!("--sim-firmware={}", self.config.firmware));
+            .arg(format!("--sim-firmware={}", self.config.firmware))
+            .args(self.config.no_drivers.then_some("--sim-no-drivers"));
         self.agents.start(dpu, &agent)
     }
 }

@@ -66,9 +66,14 @@ impl Fleet {
 
     /// The agent of one DPU.
     pub fn agent(&self, dpu: &str, clock: &Clock) -> BoxFuture<'static, ()> {
+        self.agent_by(&self.client, dpu, clock)
+    }
+
+    /// The agent of one DPU, by a client of its own.
+    pub fn agent_by(&self, client: &Client, dpu: &str, clock: &Clock) -> BoxFuture<'static, ()> {
         let config = Config { dpu: dpu.to_owned(), lease_namespace: self.leases.into() };
         let parts = Parts::from(&self.sims[dpu]);
-        virtnet_agent::run(config, self.client.clone(), parts, clock.clone(), Metrics::default()).boxed()
+        virtnet_agent::run(config, client.clone(), parts, clock.clone(), Metrics::default()).boxed()
     }
 
     /// An operator with this client.

@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use virtnet_agent::Clock;
-use virtnet_crds::{API_VERSION, Dpu, FUNCTION_FINALIZER, VirtnetDeviceSet};
+use virtnet_crds::{API_VERSION, Dpu, FUNCTION_FINALIZER, VirtnetDeviceSet, manager};
 use virtnet_tests::control_plane::{ControlPlane, client_of};
+use virtnet_tests::faulty_way::FaultyWay;
 use virtnet_tests::fleet::{Fleet, embedded_api, meanwhile};
 use virtnet_tests::manifests;
 
 /// Longer than an agent must be silent to be called so.
-const SILENCE: Duration = Duration::from_secs(90);
+const SILENCE: Duration = Duration::from_secs(120);
 /// Far longer than anything takes.
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -247,6 +248,68 @@ async fn what_is_deleted_goes_also_where_it_is_bound_to_nothing_or_to_nobody() {
     })
     .await;
     drop(agents);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_was_away_makes_no_agent_silent() {
+    let (client, writes, clock) = embedded_api().await;
+    let fleet = Fleet::new(client.clone(), &["dpu-a", "dpu-b"]);
+    let way = FaultyWay::new(client.clone());
+    let running = [
+        fleet.agent_by(&way.client(), "dpu-a", &clock),
+        fleet.agent_by(&way.client(), "dpu-b", &clock),
+        fleet.operator(&way.client(), &clock),
+        fleet.operator(&way.client(), &clock),
+    ];
+    meanwhile(running, async {
+        fleet.create("a", on("dpu-a")).await;
+        fleet.create("b", on("dpu-b")).await;
+        fleet.until(&[("Ready", 2)]).await;
+        sleep(Duration::from_secs(20)).await;
+        for outage in [30, 45, 60, 90, 300] {
+            way.cut_off();
+            sleep(Duration::from_secs(outage)).await;
+            way.heal();
+            sleep(Duration::from_secs(200)).await;
+            let marks: Vec<_> =
+                writes.take().into_iter().filter(|write| write.manager == manager::LIVENESS).collect();
+            assert!(marks.is_empty(), "after {outage} s: {marks:#?}");
+        }
+    })
+    .await;
+}
+
+/// The agent lives, and can't be reached for as long as it takes to declare it gone.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_was_cut_off_makes_its_dpu_anew_and_has_what_was_kept() {
+    let (client, _, clock) = embedded_api().await;
+    let fleet = Fleet::new(client.clone(), &["dpu-a"]);
+    let way = FaultyWay::new(client.clone());
+    let dpus: Api<Dpu> = Api::all(client.clone());
+    let running = [fleet.agent_by(&way.client(), "dpu-a", &clock), fleet.operator(&client, &clock)];
+    meanwhile(running, async {
+        for name in ["kept", "going"] {
+            fleet.create(name, on("dpu-a")).await;
+        }
+        fleet.until(&[("Ready", 2)]).await;
+        sleep(Duration::from_secs(20)).await;
+        let before = functions(&fleet, "dpu-a").await;
+        way.cut_off();
+        fleet.devices().delete("going", &DeleteParams::default()).await.unwrap();
+        dpus.delete("dpu-a", &DeleteParams::default()).await.unwrap();
+        until_gone(&fleet, "going").await;
+        until_ready_of(&fleet, "kept", "Unknown DpuGone").await;
+        assert_eq!(functions(&fleet, "dpu-a").await, before);
+        way.heal();
+        until_ready_of(&fleet, "kept", "True Ready").await;
+        until_there(&dpus, "dpu-a").await;
+        // What nobody declares any more is removed or told of, and what is kept was not disturbed.
+        let kept = fleet.devices().get("kept").await.unwrap().status.unwrap().function.unwrap().vuid;
+        assert!(functions(&fleet, "dpu-a").await.iter().any(|(_, vuid)| *vuid == kept));
+        sleep(SILENCE).await;
+        assert_eq!(ready_of_dpu(&client, "dpu-a").await, "True Ready");
+    })
+    .await;
 }
 
 #[tokio::test]

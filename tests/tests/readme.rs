@@ -37,7 +37,7 @@ async fn each_command_of_the_session_prints_the_same_with_kubernetes() {
     let lines = session(&readme(), "$ virtnetctl local").unwrap();
     // All but the first, which starts the embedded API, the second, which points kubectl there, and the last, which ends it.
     let lines = &lines[2..lines.len() - 1];
-    let config = Config { dpus: vec!["dpu-0".into()], firmware: String::new() };
+    let config = Config { dpus: vec!["dpu-0".into()], ..Config::default() };
     let cluster = Cluster::start(config).await.unwrap();
     let (kubeconfig, home) = (cluster.plane().kubeconfig(), cluster.plane().folder());
     let variables = [("KUBECONFIG", kubeconfig.as_path()), ("HOME", home)];

@@ -96,7 +96,10 @@ pub async fn run(config: Config, client: Client, clock: Clock) {
             Some(event) = leases_told.next() => match event {
                 // Plans wait for Leases to expire, not for each renewal.
                 Ok(event) => liveness.hear(event, Instant::now()),
-                Err(error) => warn!(error = chain(&error), "the watch of Leases was cut; it is taken up again"),
+                Err(error) => {
+                    warn!(error = chain(&error), "the watch of Leases was cut; it is taken up again");
+                    liveness.cut(Instant::now());
+                }
             },
             Some(done) = sets.writes.next() => {
                 sets.finish(done, &mut fleet, Instant::now());

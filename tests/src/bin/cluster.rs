@@ -21,6 +21,9 @@ struct Arguments {
     /// Firmware values of the simulated DPUs
     #[arg(long, value_name = "KEY=VALUE,…", default_value = "", hide_default_value = true)]
     firmware: String,
+    /// The simulated hosts bind no driver by themselves, as where guests get the functions
+    #[arg(long)]
+    no_drivers: bool,
 }
 
 const TOUR: &str = "
@@ -46,7 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(Arguments { dpus, firmware }: Arguments) -> anyhow::Result<()> {
+async fn run(Arguments { dpus, firmware, no_drivers }: Arguments) -> anyhow::Result<()> {
     let listen = |kind| signal(kind).context("listening for signals");
     let (mut terminated, mut interrupted) =
         (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
@@ -55,7 +58,7 @@ async fn run(Arguments { dpus, firmware }: Arguments) -> anyhow::Result<()> {
         say(
             "Starting etcd, kube-apiserver and kube-controller-manager; they are built first where they are not there.",
         );
-        let mut cluster = Cluster::start(Config { dpus: dpus.clone(), firmware }).await?;
+        let mut cluster = Cluster::start(Config { dpus: dpus.clone(), firmware, no_drivers }).await?;
         say(&format!("Agents run for {}, which are SIMULATED: no hardware is touched.", dpus.join(", ")));
         say(&format!("export KUBECONFIG={}", cluster.plane().kubeconfig().display()));
         say(TOUR);

@@ -13,6 +13,13 @@ use tokio::time::Instant;
 
 /// How long a Lease holds that doesn't say, and how long one is awaited that is not there.
 const DEFAULT: Duration = Duration::from_secs(40);
+/// A Lease that seems to have expired is looked at this often.
+const LOOKS: Duration = Duration::from_secs(10);
+/// For so long it must be seen to be as it was: where the API itself was away, agents renew their Leases within this time.
+const PROOF: Duration = Duration::from_secs(20);
+/// How long that is good for, and how often it is proved anew meanwhile.
+const GOOD: Duration = Duration::from_secs(60);
+const ANEW: Duration = Duration::from_secs(30);
 
 /// The renewals.
 #[derive(Debug, Default)]
@@ -28,8 +35,8 @@ struct Beat {
     /// When that was first seen.
     seen: Instant,
     holds: Duration,
-    /// It was looked whether the watch is behind: the Lease is as it was.
-    confirmed: bool,
+    /// When it was looked past the watch, first and last, with the Lease as it was and no look in between that failed.
+    looks: Option<(Instant, Instant)>,
 }
 
 impl Beats {
@@ -49,10 +56,7 @@ impl Beats {
             }
             Event::InitDone => {
                 self.complete = true;
-                // While the watch was cut renewals may have been missed, or the API itself was away and nobody could renew.
-                for beat in self.by_dpu.values_mut().filter(|beat| !beat.confirmed) {
-                    beat.seen = now;
-                }
+                self.cut(now);
             }
             Event::Delete(guard) => self.see(&guard.name_any(), None, now),
         }
@@ -67,19 +71,40 @@ impl Beats {
         match self.by_dpu.get_mut(dpu) {
             Some(beat) if beat.renewed == renewed => {}
             _ => {
-                let beat = Beat { renewed, seen: now, holds, confirmed: false };
+                let beat = Beat { renewed, seen: now, holds, looks: None };
                 self.by_dpu.insert(dpu.to_owned(), beat);
             }
         }
     }
 
+    /// The watch was cut: renewals may have been missed, or the API itself was away and nobody could renew. What was proved past
+    /// the watch stands.
+    pub(crate) fn cut(&mut self, now: Instant) {
+        for beat in self.by_dpu.values_mut().filter(|beat| beat.looks.is_none()) {
+            beat.seen = now;
+        }
+    }
+
     /// It was looked past the watch: the Lease is so.
     pub(crate) fn looked(&mut self, dpu: &str, lease: Option<&Lease>, now: Instant) {
-        let before = self.by_dpu.get(dpu).map(|beat| beat.seen);
         self.see(dpu, lease, now);
-        if let Some(beat) = self.by_dpu.get_mut(dpu) {
-            beat.confirmed = Some(beat.seen) == before;
+        if let Some(beat) = self.by_dpu.get_mut(dpu)
+            && beat.seen + beat.holds <= now
+        {
+            beat.looks = Some((beat.looks.map_or(now, |(first, _)| first), now));
         }
+    }
+
+    /// It could not be looked.
+    pub(crate) fn not_looked(&mut self, dpu: &str) {
+        if let Some(beat) = self.by_dpu.get_mut(dpu) {
+            beat.looks = None;
+        }
+    }
+
+    /// What the Lease of a DPU said when it was last seen.
+    pub(crate) fn renewed(&self, dpu: &str) -> Option<&MicroTime> {
+        self.by_dpu.get(dpu)?.renewed.as_ref()
     }
 
     /// How the agent of a DPU is. One of which nothing was ever seen is awaited from now on.
@@ -89,10 +114,11 @@ impl Beats {
             return Pulse::Alive(now + DEFAULT);
         };
         let end = beat.seen + beat.holds;
-        match beat.confirmed {
+        match beat.looks {
             _ if end > now => Pulse::Alive(end),
-            true => Pulse::Silent,
-            false => Pulse::Suspect,
+            Some((first, last)) if last >= first + PROOF && now < last + GOOD => Pulse::Silent(last + ANEW),
+            Some((_, last)) => Pulse::Suspect(last + LOOKS),
+            None => Pulse::Suspect(now),
         }
     }
 
@@ -107,10 +133,10 @@ impl Beats {
 pub(crate) enum Pulse {
     /// It lives, until then at least.
     Alive(Instant),
-    /// Its Lease has expired as far as the watch told.
-    Suspect,
-    /// Its Lease has expired.
-    Silent,
+    /// Its Lease seems to have expired; it is to be looked at then.
+    Suspect(Instant),
+    /// Its Lease has expired; it is to be looked at again then.
+    Silent(Instant),
 }
 
 #[cfg(test)]
@@ -126,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_expires_by_the_clock_of_who_watches() {
+    async fn a_lease_expires_by_the_clock_of_who_watches_and_that_is_proved() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut beats = Beats::default();
@@ -135,26 +161,37 @@ mod tests {
         // Told again, and not renewed.
         beats.see("a", Some(&lease(10)), at(40));
         assert_eq!(beats.pulse("a", at(49)), Pulse::Alive(at(50)));
-        assert_eq!(beats.pulse("a", at(50)), Pulse::Suspect);
+        assert_eq!(beats.pulse("a", at(50)), Pulse::Suspect(at(50)));
         beats.looked("a", Some(&lease(10)), at(50));
-        assert_eq!(beats.pulse("a", at(50)), Pulse::Silent);
-        beats.apply(Event::InitDone, at(55));
-        assert_eq!(beats.pulse("a", at(55)), Pulse::Silent, "that is known for sure");
-        beats.looked("a", Some(&lease(9)), at(60));
-        assert_eq!(beats.pulse("a", at(60)), Pulse::Alive(at(90)), "whatever the agent's clock says");
-        assert_eq!(beats.pulse("a", at(90)), Pulse::Suspect);
+        assert_eq!(
+            beats.pulse("a", at(50)),
+            Pulse::Suspect(at(60)),
+            "one look after an outage proves nothing"
+        );
+        beats.looked("a", Some(&lease(10)), at(60));
+        beats.looked("a", Some(&lease(10)), at(70));
+        assert_eq!(beats.pulse("a", at(70)), Pulse::Silent(at(100)));
+        beats.cut(at(75));
+        assert_eq!(beats.pulse("a", at(75)), Pulse::Silent(at(100)), "that is known for sure");
+        assert_eq!(beats.pulse("a", at(130)), Pulse::Suspect(at(80)), "but not for ever");
+        beats.looked("a", Some(&lease(9)), at(131));
+        assert_eq!(beats.pulse("a", at(131)), Pulse::Alive(at(161)), "whatever the agent's clock says");
+        assert_eq!(beats.pulse("a", at(161)), Pulse::Suspect(at(161)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_that_is_not_there_is_awaited_and_a_watch_that_was_cut_blames_nobody() {
+    async fn an_api_that_was_away_blames_nobody() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut beats = Beats::default();
-        assert_eq!(beats.pulse("b", at(0)), Pulse::Alive(at(40)));
-        assert_eq!(beats.pulse("b", at(40)), Pulse::Suspect);
-        beats.apply(Event::InitDone, at(41));
-        assert_eq!(beats.pulse("b", at(41)), Pulse::Alive(at(81)));
-        beats.looked("b", None, at(81));
-        assert_eq!(beats.pulse("b", at(81)), Pulse::Silent);
+        assert_eq!(beats.pulse("b", at(0)), Pulse::Alive(at(40)), "one that is not there is awaited");
+        beats.apply(Event::InitDone, at(30));
+        assert_eq!(beats.pulse("b", at(40)), Pulse::Alive(at(70)));
+        beats.looked("b", None, at(70));
+        beats.not_looked("b");
+        beats.looked("b", None, at(90));
+        assert_eq!(beats.pulse("b", at(90)), Pulse::Suspect(at(100)), "it was away in between");
+        beats.looked("b", Some(&lease(1)), at(100));
+        assert_eq!(beats.pulse("b", at(100)), Pulse::Alive(at(130)));
     }
 }

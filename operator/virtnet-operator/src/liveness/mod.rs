@@ -28,19 +28,25 @@ pub(crate) use beats::Beats;
 use beats::Pulse;
 use plan::{Plan, plan};
 
+/// How long a deleted device that was taken from its DPU is left to the agent that had it.
+const TAKEN: Duration = Duration::from_secs(60);
+
 /// A request.
 #[derive(Clone, Debug)]
 pub(crate) enum Write {
     /// The Lease of this DPU's agent, past every cache.
     Look(String),
     Mark((Reason, String)),
-    Release,
+    /// The finalizer, if the agent of this DPU, where there is one, is still silent.
+    Release(Option<String>),
 }
 
 /// The answer.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Lease(Option<Box<Lease>>),
+    /// The DPU is declared.
+    Declared,
     Device(Box<VirtnetDevice>),
     Dpu(Box<Dpu>),
 }
@@ -55,17 +61,17 @@ pub(crate) struct Liveness {
     client: Client,
     clock: Clock,
     lease_namespace: String,
-    /// DPUs whose agents were silent when it was planned last.
+    /// DPUs whose agents are known to be silent.
     silent: BTreeSet<String>,
+    /// Devices by uid that are being deleted and bound to nothing, and since when.
+    unbound: BTreeMap<String, Instant>,
     /// When an object may be marked once more, and how long it is from then to the next time: where someone says otherwise, the
     /// two contradict each other ever more rarely.
     marked: BTreeMap<String, (Instant, Duration)>,
 }
 
-/// What no uid is.
-fn look_of(dpu: &str) -> String {
-    format!("(lease) {dpu}")
-}
+/// Begins the key of a look at a DPU's Lease, and no uid.
+const LOOK: &str = "(lease) ";
 
 impl Liveness {
     pub(crate) fn new(client: Client, clock: Clock, lease_namespace: String) -> Self {
@@ -77,8 +83,14 @@ impl Liveness {
             clock,
             lease_namespace,
             silent: BTreeSet::new(),
+            unbound: BTreeMap::new(),
             marked: BTreeMap::new(),
         }
+    }
+
+    /// The watch of Leases was cut.
+    pub(crate) fn cut(&mut self, now: Instant) {
+        self.beats.cut(now);
     }
 
     /// Takes in what the API tells of Leases. A renewal is cause to plan only where the agent was silent.
@@ -103,23 +115,26 @@ impl Liveness {
         let names: BTreeSet<&str> = dpus.values().map(Target::name).chain(bound).collect();
         self.beats.retain(|dpu| names.contains(dpu));
         let mut silent = BTreeSet::new();
-        for dpu in names {
+        for dpu in &names {
             match self.beats.pulse(dpu, now) {
-                Pulse::Alive(until) => self.pace.look_again_at(Some(until)),
-                Pulse::Suspect => self.look(dpu, now),
-                Pulse::Silent => {
-                    if !self.silent.contains(dpu) {
+                Pulse::Alive(until) => {
+                    self.pace.look_again_at(Some(until));
+                    if self.silent.remove(*dpu) {
+                        info!(dpu, "its agent lives");
+                    }
+                }
+                Pulse::Suspect(at) => self.look(dpu, at, now),
+                Pulse::Silent(at) => {
+                    self.look(dpu, at, now);
+                    silent.insert((*dpu).to_owned());
+                    if self.silent.insert((*dpu).to_owned()) {
                         warn!(dpu, "its agent is silent: its Lease has expired");
                     }
-                    silent.insert(dpu.to_owned());
                 }
             }
         }
-        for dpu in self.silent.difference(&silent) {
-            info!(dpu, "its agent lives");
-        }
-        self.silent = silent;
-        let Plan { mark, mark_dpus, release, release_dpus } = plan(devices, dpus, &self.silent);
+        self.silent.retain(|dpu| names.contains(dpu.as_str()));
+        let Plan { mark, mark_dpus, release, release_unbound, release_dpus } = plan(devices, dpus, &silent);
         for (uid, why) in mark {
             if self.may_mark(&uid, now) {
                 self.begin(fleet, uid, Write::Mark(why), now);
@@ -130,11 +145,28 @@ impl Liveness {
                 self.begin(fleet, uid, Write::Mark(why), now);
             }
         }
-        for uid in release.into_iter().chain(release_dpus) {
-            self.begin(fleet, uid, Write::Release, now);
+        for uid in release {
+            let dpu = devices.get(&uid).and_then(|device| device.dpu()).map(str::to_owned);
+            self.begin(fleet, uid, Write::Release(dpu), now);
         }
-        self.writes.retain(|uid| devices.contains_key(uid) || dpus.contains_key(uid));
-        self.marked.retain(|uid, _| devices.contains_key(uid) || dpus.contains_key(uid));
+        for uid in release_dpus {
+            let dpu = dpus.get(&uid).map(|target| target.name().to_owned());
+            self.begin(fleet, uid, Write::Release(dpu), now);
+        }
+        // An agent that was making the function when the device was taken from it needs the object to know that it may go.
+        self.unbound.retain(|uid, _| release_unbound.contains(uid));
+        for uid in release_unbound {
+            let due = *self.unbound.entry(uid.clone()).or_insert(now) + TAKEN;
+            if due > now {
+                self.pace.look_again_at(Some(due));
+            } else {
+                self.begin(fleet, uid, Write::Release(None), now);
+            }
+        }
+        let is_known = |uid: &str| devices.contains_key(uid) || dpus.contains_key(uid);
+        self.writes
+            .retain(|key| key.strip_prefix(LOOK).map_or_else(|| is_known(key), |dpu| names.contains(dpu)));
+        self.marked.retain(|uid, _| is_known(uid));
         self.pace.end(now);
     }
 
@@ -152,9 +184,10 @@ impl Liveness {
         true
     }
 
-    fn look(&mut self, dpu: &str, now: Instant) {
-        let key = look_of(dpu);
-        if let Some(at) = self.writes.held(&key, None, now) {
+    fn look(&mut self, dpu: &str, at: Instant, now: Instant) {
+        let key = format!("{LOOK}{dpu}");
+        let at = self.writes.held(&key, None, now).map_or(at, |held| held.max(at));
+        if at > now {
             self.pace.look_again_at(Some(at));
             return;
         }
@@ -175,7 +208,22 @@ impl Liveness {
         }
         let (client, clock, what, is_device) =
             (self.client.clone(), self.clock.clone(), write.clone(), device.is_some());
+        let namespace = self.lease_namespace.clone();
+        let renewed = match &write {
+            Write::Release(Some(dpu)) => self.beats.renewed(dpu).cloned(),
+            _ => None,
+        };
         self.writes.begin(uid, version, write, async move {
+            if let Write::Release(Some(name)) = &what {
+                // It can't be undone, so it is looked once more.
+                let lease = write::look(&client, &namespace, name).await?;
+                if lease.as_ref().and_then(|lease| lease.spec.as_ref()?.renew_time.clone()) != renewed {
+                    return Ok(Answer::Lease(lease.map(Box::new)));
+                }
+                if is_device && write::is_declared(&client, name).await? {
+                    return Ok(Answer::Declared);
+                }
+            }
             let device = |device| Answer::Device(Box::new(device));
             let dpu = |dpu| Answer::Dpu(Box::new(dpu));
             match (&what, is_device) {
@@ -191,9 +239,14 @@ impl Liveness {
     pub(crate) fn finish(&mut self, done: Done, fleet: &mut Fleet, now: Instant) {
         let error = match done.result {
             Ok(Answer::Lease(lease)) => {
-                if let Write::Look(dpu) = &done.write {
+                if let Write::Look(dpu) | Write::Release(Some(dpu)) = &done.write {
                     self.beats.looked(dpu, lease.as_deref(), now);
                 }
+                return;
+            }
+            Ok(Answer::Declared) => {
+                // The watch will tell of it.
+                self.writes.try_again(&done, now);
                 return;
             }
             // Without its last finalizer it is gone; the answer is then what it was at last.
@@ -205,6 +258,9 @@ impl Liveness {
             Ok(Answer::Dpu(dpu)) => return fleet.dpus.written(*dpu),
             Err(ref error) => error,
         };
+        if let Write::Look(dpu) = &done.write {
+            self.beats.not_looked(dpu);
+        }
         let overtaken = matches!(error, kube::Error::Api(status) if is_overtaken(status));
         let said = chain(error);
         let wait = self.writes.try_again(&done, now);

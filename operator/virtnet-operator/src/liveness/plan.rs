@@ -13,8 +13,10 @@ pub(super) struct Plan {
     pub(super) mark: BTreeMap<String, (Reason, String)>,
     /// DPUs by uid of which nothing is known any more.
     pub(super) mark_dpus: BTreeMap<String, (Reason, String)>,
-    /// Devices by uid that are being deleted and whose function nobody will remove.
+    /// Devices by uid that are being deleted and whose DPU is gone.
     pub(super) release: BTreeSet<String>,
+    /// Devices by uid that are being deleted and bound to nothing.
+    pub(super) release_unbound: BTreeSet<String>,
     /// DPUs by uid that are being deleted and whose agent will not let them go.
     pub(super) release_dpus: BTreeSet<String>,
 }
@@ -39,9 +41,8 @@ pub(super) fn plan(
     for (uid, device) in devices {
         let held = device.is_deleting() && holds(device.metadata.finalizers.as_deref(), FUNCTION_FINALIZER);
         let Some(dpu) = device.dpu() else {
-            // An agent that was making the function when the device was taken from it takes it away by itself.
             if held && !device.has_function {
-                plan.release.insert(uid.clone());
+                plan.release_unbound.insert(uid.clone());
             }
             continue;
         };
@@ -164,6 +165,6 @@ mod tests {
             device("kept", None, false, true, false),
             device("free", None, true, false, false),
         ];
-        assert_eq!(planned(&devices, &[], &[]).release, ["unbound".to_owned()].into());
+        assert_eq!(planned(&devices, &[], &[]).release_unbound, ["unbound".to_owned()].into());
     }
 }

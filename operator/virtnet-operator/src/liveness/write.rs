@@ -12,9 +12,14 @@ use virtnet_client::{Clock, finalizer_removal};
 use virtnet_crds::conditions::READY;
 use virtnet_crds::{API_VERSION, BOUND_FINALIZER, Dpu, FUNCTION_FINALIZER, Reason, VirtnetDevice, manager};
 
-/// The Lease of a DPU's agent past every cache, and whether there is a Dpu of its name.
+/// The Lease of a DPU's agent past every cache.
 pub(super) async fn look(client: &Client, namespace: &str, dpu: &str) -> kube::Result<Option<Lease>> {
     Api::namespaced(client.clone(), namespace).get_opt(dpu).await
+}
+
+/// Whether there is a Dpu of this name, in whatever form.
+pub(super) async fn is_declared(client: &Client, dpu: &str) -> kube::Result<bool> {
+    Ok(Api::<Dpu>::all(client.clone()).get_metadata_opt(dpu).await?.is_some())
 }
 
 /// Says of a device that nothing is known of it.

@@ -49,8 +49,8 @@ struct Outdated<'a> {
     member: Member,
     /// It can't be changed where it is.
     replace: bool,
-    /// It is out of service on a DPU that is gone or going, and does not come back there.
-    abandoned: bool,
+    /// It is out of service on a DPU that is gone or going: what is done to it is nothing to anybody.
+    is_free: bool,
 }
 
 impl Outdated<'_> {
@@ -83,9 +83,19 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
     // A DPU that is gone or going may come back.
     let is_lost = |dpu: &str| dpus.get(dpu).is_none_or(|target| is_leaving(target) && is_selected(target));
     let keeps = set.spec.on_dpu_loss == OnDpuLoss::Keep;
-    let kept = owned.iter().filter_map(|device| kept(set, device));
-    let kept = kept.filter(|member| keeps && member.dpu().is_some_and(is_lost));
-    wanted.extend(kept.map(|member| (member.name(set.name()), member)));
+    // The Dpu of one that came back was made anew by its agent, and nobody has labelled it yet.
+    let is_newborn = |device: &Device| {
+        let target = device.dpu().and_then(|dpu| dpus.get(dpu));
+        target.is_some_and(|target| {
+            target.metadata.labels.as_ref().is_none_or(BTreeMap::is_empty)
+                && target.metadata.creation_timestamp > device.metadata.creation_timestamp
+        })
+    };
+    let stays = |device: &Device| keeps && (device.dpu().is_some_and(is_lost) || is_newborn(device));
+    let kept = owned.iter().filter(|device| stays(device)).filter_map(|device| kept(set, device));
+    let kept: Vec<_> = kept.map(|member| (member.name(set.name()), member)).collect();
+    let selected: BTreeSet<String> = wanted.iter().map(|(name, _)| name.clone()).collect();
+    wanted.extend(kept.into_iter().filter(|(name, _)| !selected.contains(name)));
 
     let mut plan = nothing(Standing::default());
     let mut tally = Tally::of(set, owned);
@@ -126,7 +136,9 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
             tally.leaving += 1;
             continue;
         }
-        unavailable += usize::from(!is_ready || is_in_doubt);
+        // What is kept on a lost DPU serves nobody, and nobody waits for it.
+        let is_away = stays(device) && matches!(device.readiness, Readiness::Unknown(_));
+        unavailable += usize::from((!is_ready || is_in_doubt) && !is_away);
         if device.set_uid().is_none() && device.revision() == Some(set.revision.as_str()) {
             // Nothing of it changes but whose it is.
             if !held.contains_key(name) {
@@ -137,7 +149,8 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
         let at_lost = device.dpu().is_some_and(is_lost);
         let is_misplaced = member.dpu().is_none()
             && match device.dpu().and_then(|dpu| dpus.get(dpu)) {
-                _ if at_lost => !keeps,
+                _ if stays(device) => false,
+                _ if at_lost => true,
                 Some(target) => !is_selected(target),
                 None => false,
             };
@@ -146,11 +159,11 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
             unproven += usize::from(is_in_doubt);
             // One that is not its own yet is taken up first.
             let replace = device.set_uid().is_some() && (is_misplaced || !same_function);
-            let abandoned = is_misplaced && at_lost && !is_ready;
-            outdated.push(Outdated { device, member: member.clone(), replace, abandoned });
+            let is_free = is_away || is_misplaced && at_lost && !is_ready;
+            outdated.push(Outdated { device, member: member.clone(), replace, is_free });
             continue;
         }
-        unproven += usize::from(!is_ready);
+        unproven += usize::from(!is_ready && !is_away);
         tally.look_at(device, &set.spec.overridden(member, &device.spec));
     }
     let wanted: BTreeSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
@@ -163,17 +176,19 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
     }
     let most = usize::try_from(set.spec.max_unavailable).unwrap_or(usize::MAX);
     outdated.sort_by_key(Outdated::class);
-    for Outdated { device, member, replace, abandoned } in &outdated {
+    for Outdated { device, member, replace, is_free } in &outdated {
         let is_ready = device.readiness == Readiness::Ready;
         if held.contains_key(device.name()) {
             tally.waiting += 1;
             continue;
         }
-        if !abandoned && (unproven >= most || is_ready && unavailable >= most) {
+        if !is_free && (unproven >= most || is_ready && unavailable >= most) {
             tally.waiting += 1;
             continue;
         }
-        (unproven, unavailable) = (unproven + 1, unavailable + usize::from(is_ready));
+        if !is_free {
+            (unproven, unavailable) = (unproven + 1, unavailable + usize::from(is_ready));
+        }
         if *replace {
             plan.delete.push(device.name().to_owned());
             plan.hinges_on.extend(device.dpu().map(str::to_owned));
@@ -462,6 +477,33 @@ mod tests {
         );
         world.dpus.remove("a");
         assert!(!world.plan().has_work(), "a DPU that is gone may come back");
+    }
+
+    #[test]
+    fn what_is_kept_on_a_lost_dpu_holds_up_nobody_and_stays_when_that_comes_back_without_labels() {
+        let mut world = World::new(&per_vf(1), &["a", "b"]);
+        world.settle();
+        world.dpus.remove("b");
+        for device in world.devices.values_mut().filter(|device| device.dpu() == Some("b")) {
+            device.readiness = Readiness::Unknown("DpuGone: gone".into());
+        }
+        let mut other = per_vf(1);
+        other["template"]["spec"]["mtu"] = json!(9000);
+        world.declare(&other);
+        let changed: Vec<_> = world.plan().change.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(changed, ["web-a-0", "web-b-0", "web-b-1"], "one in service, and those that serve nobody");
+        let mut born = dpu("b", &json!({}));
+        born.metadata.creation_timestamp =
+            Some(serde_json::from_value(json!("2026-01-02T00:00:00Z")).unwrap());
+        for device in world.devices.values_mut() {
+            device.metadata.creation_timestamp =
+                Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+        }
+        world.dpus.insert("b".into(), born.clone());
+        assert!(world.plan().delete.is_empty(), "somebody will label it");
+        born.metadata.labels = Some([("rack".to_owned(), "r2".to_owned())].into());
+        world.dpus.insert("b".into(), born);
+        assert_eq!(world.plan().delete, ["web-b-0", "web-b-1"]);
     }
 
     #[test]
