@@ -46,6 +46,24 @@ async fn each_command_of_the_session_prints_the_same_with_kubernetes() {
     shell.finish().unwrap();
 }
 
+/// The blocks of the section on many DPUs, one after another.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_dpus_do_as_is_shown() {
+    let text = readme();
+    let (_, section) = text.split_once("## Many DPUs").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let blocks = section.split("\n\n").filter(|block| block.starts_with("    $ "));
+    let blocks: Vec<_> = blocks.map(|block| session(block, "$ ").unwrap()).collect();
+    assert_eq!(blocks.len(), 3);
+    let dpus = (0..4).map(|number| format!("dpu-{number}")).collect();
+    let cluster = Cluster::start(Config { dpus, no_drivers: true, ..Config::default() }).await.unwrap();
+    let (kubeconfig, home) = (cluster.plane().kubeconfig(), cluster.plane().folder());
+    let variables = [("KUBECONFIG", kubeconfig.as_path()), ("HOME", home)];
+    let mut shell = Shell::start(Path::new(ROOT), &[], &variables).unwrap();
+    shell.follow(&blocks.concat(), str::to_owned).unwrap();
+    shell.finish().unwrap();
+}
+
 /// A cluster as `make cluster` starts it, once it has told where it is.
 struct Running {
     child: Child,
