@@ -10,7 +10,7 @@ DPUS ?= 2
 ROUNDS ?= 5
 CLUSTER ?=
 
-.PHONY: help test check control-plane open-vswitch cluster fmt lint docs unit generate soak soak-simulation soak-switch bench-switch deny
+.PHONY: help test check control-plane open-vswitch cluster fmt lint docs unit generate soak soak-simulation soak-switch soak-fleet bench-switch deny
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,7 +45,7 @@ unit: ## all tests
 generate: ## write what is generated: manifests/crds
 	$(CARGO) run -q -p virtnet-crds --bin crdgen
 
-soak: soak-simulation soak-switch ## what takes longer than `make test` may: its last results are in docs/status.md
+soak: soak-simulation soak-switch soak-fleet ## what takes longer than `make test` may: its last results are in docs/status.md
 
 soak-simulation: ## the seeded simulation over SEEDS seeds (20000)
 	VIRTNET_SEEDS=$(SEEDS) $(CARGO) test --release --locked -p virtnet-tests --test simulation -- --nocapture
@@ -53,6 +53,9 @@ soak-simulation: ## the seeded simulation over SEEDS seeds (20000)
 soak-switch: check open-vswitch ## on a real switch: ten minutes at rest, 100 kills of each daemon and of the agent, more fuzzing
 	VIRTNET_REST_SECONDS=600 VIRTNET_KILLS=100 VIRTNET_FUZZ_SECONDS=600 \
 		$(CARGO) test --locked -p virtnet-tests --test real_switch -- --nocapture agent::five churn fuzz
+
+soak-fleet: check control-plane ## four DPUs and 250 devices on a real API server, as the README shows
+	$(CARGO) test --locked -p virtnet-agent -p virtnet-operator -p virtnet-tests --bins --test readme -- --ignored many
 
 bench-switch: check open-vswitch ## 504 ports by the guide's commands, one bare transaction and the agent, ROUNDS (5) times
 	$(CARGO) run -q --locked -p virtnet-tests --bin bench_switch -- --rounds $(ROUNDS)
