@@ -98,7 +98,7 @@ pub async fn run(config: Config, client: Client, clock: Clock) {
                 Ok(event) => liveness.hear(event, Instant::now()),
                 Err(error) => {
                     warn!(error = chain(&error), "the watch of Leases was cut; it is taken up again");
-                    liveness.cut(Instant::now());
+                    liveness.beats.cut(Instant::now());
                 }
             },
             Some(done) = sets.writes.next() => {

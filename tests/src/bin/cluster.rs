@@ -1,4 +1,4 @@
-//! `make cluster`: a real Kubernetes control plane on loopback and agents of simulated DPUs, until Ctrl-C.
+//! `make cluster`: a real Kubernetes control plane on loopback, the operator and agents of simulated DPUs, until Ctrl-C.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use virtnet_tests::cluster::{Cluster, Config, OPERATOR};
 /// How often it is looked whether all still run.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// A real Kubernetes control plane on loopback and agents of simulated DPUs, until Ctrl-C.
+/// A real Kubernetes control plane on loopback, the operator and agents of simulated DPUs, until Ctrl-C.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// How many DPUs: dpu-0, dpu-1 …

@@ -88,11 +88,6 @@ impl Liveness {
         }
     }
 
-    /// The watch of Leases was cut.
-    pub(crate) fn cut(&mut self, now: Instant) {
-        self.beats.cut(now);
-    }
-
     /// Takes in what the API tells of Leases. A renewal is cause to plan only where the agent was silent.
     pub(crate) fn hear(&mut self, event: Event<DeserializeGuard<Lease>>, now: Instant) {
         let of = match &event {
