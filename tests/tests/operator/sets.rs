@@ -1,8 +1,6 @@
 //! The operator's sets over a small fleet: simulated DPUs with an agent each, on the embedded API under a paused clock and on a
 //! real kube-apiserver in real time. Two operators run at once, and neither knows of the other.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
