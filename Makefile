@@ -39,7 +39,9 @@ lint: ## clippy over all targets, warnings denied
 docs: ## rustdoc, warnings denied
 	RUSTDOCFLAGS="$(DENY)" $(CARGO) doc --workspace --no-deps --locked
 
+# Some tests run the workspace's programs, and `cargo test` alone builds only those of packages that test them.
 unit: ## all tests
+	$(CARGO) build --workspace --locked --bins --tests
 	$(CARGO) test --workspace --locked
 
 generate: ## write what is generated: manifests/crds
