@@ -44,7 +44,7 @@ unit: ## all tests
 	$(CARGO) build --workspace --locked --bins --tests
 	$(CARGO) test --workspace --locked
 
-generate: ## write what is generated: manifests/crds
+generate: ## write what is generated: manifests/crds and docs/reference.md
 	$(CARGO) run -q -p virtnet-crds --bin crdgen
 
 soak: soak-simulation soak-switch soak-fleet ## what takes longer than `make test` may: its last results are in docs/status.md

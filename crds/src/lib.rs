@@ -1,6 +1,6 @@
 //! The virtnet.dev API: kinds, validation, conditions and reasons. No client, and nothing asynchronous.
 //!
-//! Three kinds, of which `crdgen` writes the definitions to `manifests/crds/`:
+//! Three kinds, of which `crdgen` writes the definitions to `manifests/crds/` and the reference to `docs/reference.md`:
 //!
 //! - [`VirtnetDevice`] (namespaced, `vnd`): one virtio-net function of a DPU and its Open vSwitch port.
 //! - [`Dpu`] (cluster scoped): a DPU, its wanted configuration and what its agent found.
@@ -40,6 +40,7 @@ pub mod crd;
 pub mod limits;
 pub mod metadata;
 pub mod numbers;
+pub mod reference;
 pub mod schema;
 pub mod validate;
 pub mod yaml;
