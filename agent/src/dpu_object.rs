@@ -16,9 +16,12 @@ use virtnet_crds::conditions::{
 };
 use virtnet_crds::{
     API_VERSION, Allocated, BOUND_FINALIZER, Capacity, Dpu, DpuSpec, DpuStatus, FirmwarePortStatus,
-    FirmwareStatus, Generation, PfVfs, Port, PortSfs, Reason, UndeclaredFunction, Versions, manager,
+    FirmwareStatus, Generation, LinkState, PfVfs, Port, PortSfs, Reason, UndeclaredFunction, Versions,
+    manager,
 };
-use virtnet_model::{ControllerState, EswitchPort, FirmwareState, Function, FunctionKind, Limits};
+use virtnet_model::{
+    ControllerState, EswitchPort, FirmwareState, Function, FunctionKind, Limits, SubFunction,
+};
 
 use crate::api::is_held_by_operator;
 use crate::observe::Observed;
@@ -227,7 +230,8 @@ pub(crate) fn dpu_status(
         generation: state.map(|state| generation_of(&state.limits)).or(before.generation),
         capacity: state.map(|state| capacity(&state.limits)).or_else(|| before.capacity.clone()),
         allocated: state.map(allocated).or_else(|| before.allocated.clone()),
-        undeclared: state.map_or_else(|| before.undeclared.clone(), |state| undeclared(state, assessment)),
+        undeclared: state
+            .map_or_else(|| before.undeclared.clone(), |state| undeclared(state, observed, assessment)),
         firmware: firmware.map(firmware_status).or_else(|| before.firmware.clone()),
     }
 }
@@ -363,7 +367,12 @@ fn allocated(state: &ControllerState) -> Allocated {
     }
 }
 
-fn undeclared(state: &ControllerState, assessment: &DpuAssessment) -> Vec<UndeclaredFunction> {
+/// What no object declares, with all that an object must say to adopt it as it is.
+fn undeclared(
+    state: &ControllerState,
+    observed: &Observed,
+    assessment: &DpuAssessment,
+) -> Vec<UndeclaredFunction> {
     /// What the schema bounds the list to.
     const MOST: usize = 1024;
     assessment
@@ -378,9 +387,17 @@ fn undeclared(state: &ControllerState, assessment: &DpuAssessment) -> Vec<Undecl
             vf: function.id.vf.map(virtnet_model::VfId::get),
             bdf: function.bdf.map(|bdf| bdf.to_string()),
             mac: Some(function.mac.to_string()),
+            transitional: function.transitional,
             representor: function.sf.as_ref().map(|sf| sf.representor.to_string()),
+            link_state: function.sf.as_ref().and_then(|sf| link_state(sf, observed)),
         })
         .collect()
+}
+
+/// That of the SF's representor, where a netdev is seen to be it.
+fn link_state(sf: &SubFunction, observed: &Observed) -> Option<LinkState> {
+    let link = observed.links.as_ref().ok()?.get(&sf.representor).filter(|link| link.represents(sf))?;
+    Some(if link.up { LinkState::Up } else { LinkState::Down })
 }
 
 /// Values of the next boot that differ from those in force.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::common::{FunctionType, Port, bounded_map};
 use crate::limits;
+use crate::tuning::LinkState;
 
 /// Versions of the programs on the DPU.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -133,10 +134,16 @@ pub struct UndeclaredFunction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 17))]
     pub mac: Option<String>,
+    /// Whether drivers of virtio 0.95 can use it too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transitional: bool,
     /// The representor of its SF.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = limits::INTERFACE_NAME_MAX))]
     pub representor: Option<String>,
+    /// Whether that representor is up, and with it the link that the driver sees; absent where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_state: Option<LinkState>,
 }
 
 /// Firmware settings as read back.
