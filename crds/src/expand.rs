@@ -27,22 +27,14 @@ pub enum Member {
 
 impl Member {
     /// The device's name in a set of this name: `web-3`, or `tenants-bf3-a-17`. It tells one member of the set from each other,
-    /// and is always the same for the same one.
-    ///
-    /// Where that is longer than a name may be (253 bytes), its middle is left out and a hash of all of it is put at the end.
+    /// and is always the same for the same one. One that is too long is made to fit, see [`fitting_name`].
     #[must_use]
     pub fn name(&self, set: &str) -> String {
         let whole = match self {
             Self::Replica(ordinal) => format!("{set}-{ordinal}"),
             Self::Vf { dpu, vf } => format!("{set}-{dpu}-{vf}"),
         };
-        if whole.len() <= limits::NAME_MAX as usize {
-            return whole;
-        }
-        let hash = short_hash(&whole);
-        let kept: String = whole.chars().take(limits::NAME_MAX as usize - hash.len() - 1).collect();
-        // A name's parts end in a letter or a digit.
-        format!("{}-{hash}", kept.trim_end_matches(['-', '.']))
+        fitting_name(whole)
     }
 
     /// The DPU that it is made for, where that is part of what it is.
@@ -53,6 +45,19 @@ impl Member {
             Self::Vf { dpu, .. } => Some(dpu),
         }
     }
+}
+
+/// A name made of others as it is, or where it is longer than a name may be (253 bytes) without its middle, for which there is
+/// a hash of all of it at the end. The same one for the same text.
+#[must_use]
+pub fn fitting_name(whole: String) -> String {
+    if whole.len() <= limits::NAME_MAX as usize {
+        return whole;
+    }
+    let hash = short_hash(&whole);
+    let kept: String = whole.chars().take(limits::NAME_MAX as usize - hash.len() - 1).collect();
+    // A name's parts end in a letter or a digit.
+    format!("{}-{hash}", kept.trim_end_matches(['-', '.']))
 }
 
 /// The first 16 hexadecimal digits of SHA-256.

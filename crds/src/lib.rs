@@ -57,7 +57,7 @@ pub use dpu_status::{
     Allocated, Capacity, FirmwarePortStatus, FirmwareStatus, Generation, PfVfs, PortSfs, UndeclaredFunction,
     Versions,
 };
-pub use expand::Member;
+pub use expand::{Member, fitting_name};
 pub use feature::{Feature, UnknownFeature};
 pub use function::{
     Function, FunctionSpec, HotplugFunction, NotOneFunction, StaticFunction, Uplink, VfFunction,

@@ -41,5 +41,5 @@ pub use links::{Link, LinkChange, Links};
 pub use net::{BridgeName, IfName, Mac, Mtu, ParseError, VlanId};
 pub use netdevs::Netdevs;
 pub use pci::{Bdf, PfId, QueueSize, VfId, Vuid};
-pub use sf::{EswitchPort, SfNumber, Uplink, phys_port_name_of, representor_name};
+pub use sf::{EswitchPort, SfNumber, Uplink, phys_port_name_of, representor_name, sf_of};
 pub use switch::{Owner, Port, PortSettings, Switch, SwitchChange, SwitchState};

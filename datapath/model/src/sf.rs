@@ -112,15 +112,20 @@ pub fn representor_name(port: EswitchPort, sf: SfNumber) -> IfName {
     name.parse().unwrap_or_else(|_| unreachable!("at most 15 letters and digits: {name}"))
 }
 
-/// What the driver gives as the `phys_port_name` of the representor of this name, `pf0sf2000` for `en3f0pf0sf2000`; `None`:
-/// it is no name of an SF's representor.
-pub fn phys_port_name_of(representor: &IfName) -> Option<String> {
+/// The port and the number of the SF whose representor has this name; `None`: it is no name of an SF's representor.
+pub fn sf_of(representor: &IfName) -> Option<(EswitchPort, SfNumber)> {
     let (_, port_name) = representor.as_str().strip_prefix("en3f")?.split_at_checked(1)?;
     let (index, number) = port_name.strip_prefix("pf")?.split_once("sf")?;
     let port = EswitchPort::ALL.into_iter().find(|port| port.index().to_string() == index)?;
     let number = number.parse().ok().and_then(|number: u32| SfNumber::try_from(number).ok())?;
     // Whatever else the text might be, it is the name of this one only.
-    (representor_name(port, number) == *representor).then(|| port_name.to_owned())
+    (representor_name(port, number) == *representor).then_some((port, number))
+}
+
+/// What the driver gives as the `phys_port_name` of the representor of this name, `pf0sf2000` for `en3f0pf0sf2000`; `None`:
+/// it is no name of an SF's representor.
+pub fn phys_port_name_of(representor: &IfName) -> Option<String> {
+    sf_of(representor).map(|(port, number)| format!("pf{}sf{number}", port.index()))
 }
 
 #[cfg(test)]

@@ -6,6 +6,15 @@ use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+/// Which API is meant.
+#[derive(Debug, clap::Args)]
+#[group(id = "access")]
+pub(crate) struct Arguments {
+    /// The kubeconfig of the API [default: KUBECONFIG, or that of virtnetctl local]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+}
+
 /// Where `virtnetctl local` keeps its state, unless told otherwise.
 pub(crate) fn default_state_dir() -> PathBuf {
     let home = || std::env::home_dir().unwrap_or_default().join(".local/state");
@@ -17,15 +26,16 @@ pub(crate) fn kubeconfig_in(state_dir: &Path) -> PathBuf {
     state_dir.join("kubeconfig")
 }
 
-/// A client by that kubeconfig, or by what is found where none is named.
-pub(crate) async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
-    let local = kubeconfig_in(&default_state_dir());
-    let path = match kubeconfig {
-        Some(path) => Some(path),
-        None if std::env::var_os("KUBECONFIG").is_none() && local.exists() => Some(local.as_path()),
-        None => None,
-    };
-    let config = match path {
+impl Arguments {
+    /// A client by that kubeconfig, or by what is found where none is named.
+    pub(crate) async fn client(&self) -> anyhow::Result<Client> {
+        let local = kubeconfig_in(&default_state_dir());
+        let path = match self.kubeconfig.as_deref() {
+            Some(path) => Some(path),
+            None if std::env::var_os("KUBECONFIG").is_none() && local.exists() => Some(local.as_path()),
+            None => None,
+        };
+        let config = match path {
         Some(path) => {
             let kubeconfig =
                 Kubeconfig::read_from(path).with_context(|| format!("reading the kubeconfig {}", path.display()))?;
@@ -37,5 +47,6 @@ pub(crate) async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> 
             "finding a cluster: name a kubeconfig by --kubeconfig or KUBECONFIG, or start one with virtnetctl local",
         )?,
     };
-    Client::try_from(config).context("making a client")
+        Client::try_from(config).context("making a client")
+    }
 }

@@ -1,6 +1,5 @@
 //! `virtnetctl get`: objects as kubectl prints them, from the API server's own Table.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -9,6 +8,8 @@ use http::Request;
 use kube::Client;
 use serde_json::Value;
 
+use crate::find::Scope;
+use crate::output::Data;
 use crate::{access, output};
 
 /// What `get` is told.
@@ -28,9 +29,8 @@ pub(crate) struct Arguments {
     /// How to show it: table, wide (more columns), json or yaml
     #[arg(short, long, value_enum, default_value_t = Format::Table, hide_possible_values = true)]
     output: Format,
-    /// The kubeconfig of the API [default: KUBECONFIG, or that of virtnetctl local]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    access: access::Arguments,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -59,67 +59,46 @@ fn kind(text: &str) -> Result<Kind, String> {
 
 /// Runs it.
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { kind, name, namespace, all_namespaces, output, kubeconfig } = arguments;
-    let client = access::client(kubeconfig.as_deref()).await?;
+    let Arguments { kind, name, namespace, all_namespaces, output, access } = arguments;
+    let client = access.client().await?;
     let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
     let scope = match kind {
         Kind::Dpus => Scope::Cluster,
         Kind::Devices | Kind::Sets if all_namespaces => Scope::All,
-        Kind::Devices | Kind::Sets => Scope::Namespace(&namespace),
+        Kind::Devices | Kind::Sets => Scope::Namespace(namespace),
     };
-    let path = path(kind, scope, name.as_deref());
+    let path = path(kind, &scope, name.as_deref());
     match output {
         Format::Table | Format::Wide => {
             let rows = table(&client, &path, output == Format::Wide, scope == Scope::All).await?;
             if rows.len() > 1 {
-                output::text(&align(&rows));
+                output::text(&output::columns(&rows));
             } else {
                 output::note(&scope.none_found());
             }
         }
-        Format::Json => output::line(&serde_json::to_string_pretty(&objects(&client, &path).await?)?),
-        Format::Yaml => output::text(&serde_saphyr::to_string(&objects(&client, &path).await?)?),
+        Format::Json => output::text(&Data::Json.render(&objects(&client, &path).await?)?),
+        Format::Yaml => output::text(&Data::Yaml.render(&objects(&client, &path).await?)?),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where objects are looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope<'a> {
-    /// The kind has no namespaces.
-    Cluster,
-    All,
-    Namespace(&'a str),
-}
-
-impl Scope<'_> {
-    fn none_found(self) -> String {
-        match self {
-            Scope::Namespace(namespace) => format!("No resources found in {namespace} namespace."),
-            Scope::Cluster | Scope::All => "No resources found".to_owned(),
-        }
-    }
-}
-
 /// The path of one kind's objects, or of one of them.
-fn path(kind: Kind, scope: Scope<'_>, name: Option<&str>) -> String {
+fn path(kind: Kind, scope: &Scope, name: Option<&str>) -> String {
     let plural = match kind {
         Kind::Devices => "virtnetdevices",
         Kind::Sets => "virtnetdevicesets",
         Kind::Dpus => "dpus",
     };
-    let scope = match scope {
-        Scope::Namespace(namespace) => format!("/namespaces/{namespace}"),
-        Scope::Cluster | Scope::All => String::new(),
-    };
+    let scope = scope.namespace().map(|namespace| format!("/namespaces/{namespace}")).unwrap_or_default();
     let name = name.map(|name| format!("/{name}")).unwrap_or_default();
     format!("/apis/{}{scope}/{plural}{name}", virtnet_crds::API_VERSION)
 }
 
 /// The devices of the namespace `default`, as `kubectl get virtnetdevices` prints them.
 pub(crate) async fn devices_table(client: &Client) -> anyhow::Result<String> {
-    let path = path(Kind::Devices, Scope::Namespace("default"), None);
-    Ok(align(&table(client, &path, false, false).await?))
+    let path = path(Kind::Devices, &Scope::Namespace("default".into()), None);
+    Ok(output::columns(&table(client, &path, false, false).await?))
 }
 
 /// The objects without their managed fields, which are for programs.
@@ -185,35 +164,9 @@ async fn table(
     Ok(rows)
 }
 
-/// Columns as kubectl sets them: three spaces apart, each at least six wide, the last as wide as it is.
-fn align(rows: &[Vec<String>]) -> String {
-    const GAP: usize = 3;
-    const LEAST: usize = 6;
-    let count = rows.first().map(Vec::len).unwrap_or_default();
-    let width =
-        |index: usize| rows.iter().map(|row| row[index].chars().count() + GAP).max().unwrap_or(0).max(LEAST);
-    let widths: Vec<usize> = (0..count.saturating_sub(1)).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        for (index, cell) in row.iter().enumerate() {
-            let width = widths.get(index).copied().unwrap_or(0);
-            text.push_str(&format!("{cell:<width$}"));
-        }
-        text.push('\n');
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn columns_are_three_spaces_apart_and_at_least_six_wide() {
-        let rows =
-            [["NAME", "PF", "READY"], ["web-0", "", "True"]].map(|row| row.map(str::to_owned).to_vec());
-        assert_eq!(align(&rows), "NAME    PF    READY\nweb-0         True\n");
-    }
 
     #[test]
     fn kinds_have_their_short_names() {
@@ -226,9 +179,9 @@ mod tests {
 
     #[test]
     fn only_namespaced_kinds_have_a_namespace_in_their_path() {
-        let one = path(Kind::Devices, Scope::Namespace("default"), Some("web-0"));
+        let one = path(Kind::Devices, &Scope::Namespace("default".into()), Some("web-0"));
         assert_eq!(one, "/apis/virtnet.dev/v1alpha1/namespaces/default/virtnetdevices/web-0");
-        assert_eq!(path(Kind::Sets, Scope::All, None), "/apis/virtnet.dev/v1alpha1/virtnetdevicesets");
-        assert_eq!(path(Kind::Dpus, Scope::Cluster, None), "/apis/virtnet.dev/v1alpha1/dpus");
+        assert_eq!(path(Kind::Sets, &Scope::All, None), "/apis/virtnet.dev/v1alpha1/virtnetdevicesets");
+        assert_eq!(path(Kind::Dpus, &Scope::Cluster, None), "/apis/virtnet.dev/v1alpha1/dpus");
     }
 }

@@ -3,7 +3,10 @@
 //! Exit codes: 0 done; 1 something is not as it should be (not Ready, invalid, not found, failed); 2 wrong usage.
 
 mod access;
+mod adopt;
 mod demo;
+mod export;
+mod find;
 mod folder;
 mod get;
 mod ground;
@@ -43,6 +46,8 @@ enum Command {
     Validate(validate::Arguments),
     /// Show objects as kubectl would, for machines without kubectl
     Get(get::Arguments),
+    /// Print manifests for the functions of a DPU that no object declares; to apply them changes nothing
+    Export(export::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +67,7 @@ fn main() -> ExitCode {
         Command::Local(arguments) => block_on(local::run(arguments)),
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Get(arguments) => block_on(get::run(arguments)),
+        Command::Export(arguments) => block_on(export::run(arguments)),
     };
     result.unwrap_or_else(|error| {
         output::error(&virtnet_agent::chain(error.as_ref()));

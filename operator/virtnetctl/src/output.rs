@@ -1,9 +1,13 @@
-//! What people see: lines on standard output, errors on standard error, a progress bar where there is a terminal.
+//! What people and programs see: lines, YAML or JSON on standard output, errors on standard error, a progress bar where there
+//! is a terminal.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use anyhow::Context;
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 
 /// A line on standard output. A reader that has gone is no error: there is nobody left to tell.
 pub(crate) fn line(text: &str) {
@@ -23,6 +27,42 @@ pub(crate) fn note(text: &str) {
 /// An error on standard error.
 pub(crate) fn error(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "virtnetctl: {text}");
+}
+
+/// Columns as kubectl sets them: three spaces apart, each at least six wide, the last as wide as it is.
+pub(crate) fn columns(rows: &[Vec<String>]) -> String {
+    const GAP: usize = 3;
+    const LEAST: usize = 6;
+    let count = rows.first().map(Vec::len).unwrap_or_default();
+    let width =
+        |index: usize| rows.iter().map(|row| row[index].chars().count() + GAP).max().unwrap_or(0).max(LEAST);
+    let widths: Vec<usize> = (0..count.saturating_sub(1)).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        for (index, cell) in row.iter().enumerate() {
+            let width = widths.get(index).copied().unwrap_or(0);
+            text.push_str(&format!("{cell:<width$}"));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// How programs want it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Data {
+    Yaml,
+    Json,
+}
+
+impl Data {
+    /// The text of it, to the end of its last line.
+    pub(crate) fn render(self, value: &Value) -> anyhow::Result<String> {
+        match self {
+            Self::Yaml => serde_saphyr::to_string(value).context("writing YAML"),
+            Self::Json => serde_json::to_string_pretty(value).map(|text| text + "\n").context("writing JSON"),
+        }
+    }
 }
 
 /// Progress towards a known number: a bar on a terminal, elsewhere a line for each tenth.
@@ -80,6 +120,13 @@ impl Drop for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_three_spaces_apart_and_at_least_six_wide() {
+        let rows =
+            [["NAME", "PF", "READY"], ["web-0", "", "True"]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(columns(&rows), "NAME    PF    READY\nweb-0         True\n");
+    }
 
     #[test]
     fn a_line_is_for_a_tenth_and_for_the_end() {

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+pub mod world;
+
 /// Far longer than anything takes, on a machine that is busy too.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
@@ -148,6 +150,16 @@ pub fn binary() -> &'static Path {
 /// A sample of the project.
 pub fn sample(file: &str) -> String {
     format!("{}/../../manifests/samples/{file}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Compares with what a file beside the tests holds. With UPDATE_GOLDEN=1 it is written anew.
+#[track_caller]
+pub fn golden(file: &str, printed: &str) {
+    let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, printed).unwrap();
+    }
+    assert_eq!(printed, std::fs::read_to_string(&path).unwrap(), "{path}");
 }
 
 /// How a process ended, and what it printed.

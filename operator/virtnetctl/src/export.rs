@@ -1,0 +1,202 @@
+//! `virtnetctl export`: the manifests that adopt what is on a DPU and no object declares, as it is.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
+use kube::{Api, Client, ResourceExt};
+use virtnet_crds::conditions::READY;
+use virtnet_crds::{
+    Dpu, DpuStatus, LinkState, Reason, UndeclaredFunction, VirtnetDevice, VirtnetDeviceSpec, fitting_name,
+};
+use virtnet_model::BridgeName;
+
+use crate::output::Data;
+use crate::{access, adopt, find, output};
+
+/// What `export` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The DPU
+    #[arg(long, value_name = "NAME")]
+    dpu: String,
+    /// The namespace of the devices [default: that of the kubeconfig]
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// Put the representors on this bridge of Open vSwitch; without it their ports stay whose they are
+    #[arg(long, value_name = "NAME")]
+    bridge: Option<BridgeName>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t = Data::Yaml)]
+    output: Data,
+    #[command(flatten)]
+    access: access::Arguments,
+}
+
+/// Runs it.
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments { dpu, namespace, bridge, output, access } = arguments;
+    let client = access.client().await?;
+    let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+    let dpu = find::dpu(&client, &dpu).await?;
+    let status = reported(&dpu)?;
+    if let Some(why) = silence(status) {
+        output::note(&format!("virtnetctl: this is what the DPU's agent last reported: {why}"));
+    }
+    if status.undeclared.is_empty() {
+        output::note(&format!(
+            "Every function of {} is declared: there is nothing to export.",
+            dpu.name_any()
+        ));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut names = Names::there(&client, &namespace).await?;
+    let (mut exported, mut left_out) = (Vec::new(), Vec::new());
+    for function in &status.undeclared {
+        match adopt::device(&dpu.name_any(), &namespace, function, bridge.as_ref()) {
+            Ok(device) => exported.push(Exported { device: names.give(device), function }),
+            Err(why) => left_out.push(format!("{} is left out: {why}", adopt::shown(function))),
+        }
+    }
+    match output {
+        Data::Yaml => {
+            let head = head(&dpu.name_any(), exported.len(), bridge.as_ref());
+            output::text(&yaml(&head, &exported)?);
+        }
+        // One after another: a List in JSON is more than every API server's rules let kubectl check.
+        Data::Json => {
+            for Exported { device, function: _ } in &exported {
+                output::text(&written(output, device)?);
+            }
+        }
+    }
+    for line in &left_out {
+        output::error(line);
+    }
+    Ok(if left_out.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the DPU's agent has found.
+fn reported(dpu: &Dpu) -> anyhow::Result<&DpuStatus> {
+    match &dpu.status {
+        // What is there is told with what there can be.
+        Some(status) if status.capacity.is_some() => Ok(status),
+        _ => bail!(
+            "DPU {} has not reported its functions yet: is its agent running, and its controller?",
+            dpu.name_any()
+        ),
+    }
+}
+
+/// Why what is reported may be of the past.
+fn silence(status: &DpuStatus) -> Option<String> {
+    let ready = status.conditions.iter().find(|condition| condition.type_ == READY)?;
+    let is_old = ready.status == "Unknown" || ready.reason == Reason::ControllerUnavailable.as_str();
+    is_old.then(|| format!("{}: {}", ready.reason, ready.message))
+}
+
+/// A device, and the function that it adopts.
+struct Exported<'a> {
+    device: VirtnetDevice,
+    function: &'a UndeclaredFunction,
+}
+
+fn head(dpu: &str, count: usize, bridge: Option<&BridgeName>) -> String {
+    let functions = if count == 1 { "function" } else { "functions" };
+    let port = match bridge {
+        None => "\
+# Their ports in Open vSwitch are left out: what port a representor has stays as it is and whose it is."
+            .to_owned(),
+        Some(bridge) => format!(
+            "\
+# Each representor becomes a port of {bridge}. One that is a port already, of whatever bridge, stays as it is, and its device
+# says PortConflict until someone deletes that port."
+        ),
+    };
+    format!(
+        "\
+# {count} {functions} of DPU {dpu} that no object declares, as they are: to apply this changes none of them.
+{port}
+# To delete a device of a hot-plugged function unplugs that.
+"
+    )
+}
+
+/// The head and, with what each adopts, the manifests.
+fn yaml(head: &str, exported: &[Exported<'_>]) -> anyhow::Result<String> {
+    let mut documents = Vec::new();
+    for Exported { device, function } in exported {
+        let mut text = format!("# {}\n", adopt::shown(function));
+        if function.link_state.is_none() {
+            text.push_str(&format!(
+                "# Whether its representor is up is not known: this has it {:?}.\n",
+                LinkState::default()
+            ));
+        }
+        text.push_str(&written(Data::Yaml, device)?);
+        documents.push(text);
+    }
+    Ok(head.to_owned() + &documents.join("---\n"))
+}
+
+fn written(format: Data, device: &VirtnetDevice) -> anyhow::Result<String> {
+    format.render(&serde_json::to_value(device).context("writing a device")?)
+}
+
+/// The names of devices that are there, with what they declare where that can be understood.
+struct Names(BTreeMap<String, Option<VirtnetDeviceSpec>>);
+
+impl Names {
+    async fn there(client: &Client, namespace: &str) -> anyhow::Result<Self> {
+        let api: Api<DeserializeGuard<VirtnetDevice>> = Api::namespaced(client.clone(), namespace);
+        let list = api.list(&ListParams::default()).await;
+        let list = list.with_context(|| format!("listing the devices of namespace {namespace}"))?;
+        let known = |guard: DeserializeGuard<VirtnetDevice>| {
+            let name = guard.name_any();
+            (name, guard.0.ok().map(|device| device.spec))
+        };
+        Ok(Self(list.items.into_iter().map(known).collect()))
+    }
+
+    /// The device with a name that no device of another function has.
+    fn give(&mut self, mut device: VirtnetDevice) -> VirtnetDevice {
+        let plain = device.name_any();
+        let (mut name, mut number) = (plain.clone(), 2);
+        while self
+            .0
+            .get(&name)
+            .is_some_and(|there| !there.as_ref().is_some_and(|there| same(there, &device.spec)))
+        {
+            name = fitting_name(format!("{plain}-{number}"));
+            number += 1;
+        }
+        self.0.insert(name.clone(), Some(device.spec.clone()));
+        device.metadata.name = Some(name);
+        device
+    }
+}
+
+/// Whether both declare the same function: it was exported before, and its agent has not come to it yet.
+fn same(a: &VirtnetDeviceSpec, b: &VirtnetDeviceSpec) -> bool {
+    (&a.dpu, &a.function, &a.mac) == (&b.dpu, &b.function, &b.mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(mac: &str) -> VirtnetDevice {
+        let spec = VirtnetDeviceSpec { mac: Some(mac.into()), ..VirtnetDeviceSpec::default() };
+        VirtnetDevice::new("d", spec)
+    }
+
+    #[test]
+    fn a_name_that_another_function_has_is_not_taken_from_it() {
+        let mut names = Names(BTreeMap::from([("d".into(), None)]));
+        assert_eq!(names.give(device("a")).name_any(), "d-2");
+        assert_eq!(names.give(device("b")).name_any(), "d-3");
+        assert_eq!(names.give(device("a")).name_any(), "d-2", "it is that of the same function");
+    }
+}
