@@ -10,6 +10,7 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     while let Some(error) = next {
         let (said, cause) = match error.downcast_ref::<kube::Error>() {
             Some(kube::Error::Api(status)) => (status.message.clone(), None),
+            Some(kube::Error::Service(error)) => (error.to_string(), error.source()),
             _ => (error.to_string(), error.source()),
         };
         // Some errors print their causes themselves.
@@ -51,5 +52,7 @@ mod tests {
         let status = kube::core::Status::failure("dpus \"a\" not found", "NotFound").with_code(404);
         let error = failed("getting a", kube::Error::Api(Box::new(status)));
         assert_eq!(chain(&error), "getting a: dpus \"a\" not found");
+        let error = failed("getting a", kube::Error::Service("no answer".into()));
+        assert_eq!(chain(&error), "getting a: no answer");
     }
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tower::service_fn;
+use virtnet_client::in_time;
 
 /// Which API is meant.
 #[derive(Debug, clap::Args)]
@@ -36,17 +38,37 @@ impl Arguments {
             None => None,
         };
         let config = match path {
-        Some(path) => {
-            let kubeconfig =
-                Kubeconfig::read_from(path).with_context(|| format!("reading the kubeconfig {}", path.display()))?;
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("using the kubeconfig {}", path.display()))?
-        }
-        None => Config::infer().await.context(
-            "finding a cluster: name a kubeconfig by --kubeconfig or KUBECONFIG, or start one with virtnetctl local",
-        )?,
-    };
-        Client::try_from(config).context("making a client")
+            Some(path) => {
+                let kubeconfig = Kubeconfig::read_from(path)
+                    .with_context(|| format!("reading the kubeconfig {}", path.display()))?;
+                Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                    .await
+                    .with_context(|| format!("using the kubeconfig {}", path.display()))?
+            }
+            None => Config::infer().await.context(
+                "finding a cluster: name a kubeconfig by --kubeconfig or KUBECONFIG, or start one with \
+                 virtnetctl local",
+            )?,
+        };
+        let url = config.cluster_url.to_string();
+        Ok(named(in_time(Client::try_from(config).context("making a client")?), &url))
     }
+}
+
+/// A client of the same API that names it where it gives no answer.
+fn named(client: Client, url: &str) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let silent = format!("no answer from the API at {url}; is it running?");
+    let ask = move |request| {
+        let (client, silent) = (client.clone(), silent.clone());
+        async move {
+            client.send(request).await.map_err(|error| match error {
+                kube::Error::Service(source) => {
+                    kube::Error::Service(anyhow::Error::from_boxed(source).context(silent).into())
+                }
+                other => other,
+            })
+        }
+    };
+    Client::new(service_fn(ask), namespace)
 }

@@ -24,12 +24,15 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+/// What is logged where nothing else is asked for. The client tells its errors to who asked, and need not log them too.
+const LOG: &str = "warn,kube_client::client::builder=off";
+
 /// Makes the virtio-net functions of a DPU declarative.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 struct Arguments {
     /// What to log, as a filter of tracing: warn, info, virtnet_agent=debug …
-    #[arg(long, global = true, env = "VIRTNET_LOG", default_value = "warn", value_name = "FILTER")]
+    #[arg(long, global = true, env = "VIRTNET_LOG", default_value = LOG, value_name = "FILTER")]
     #[arg(value_parser = filter, display_order = 900, hide_env_values = true)]
     log: String,
     #[command(subcommand)]
