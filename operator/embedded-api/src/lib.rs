@@ -50,3 +50,4 @@ pub use serve::{Listen, ServeError, Server};
 pub use service::{BODY_LIMIT, Service};
 pub use status::{ApiError, Cause};
 pub use store::{Batch, Disk, DiskError, FileDisk, Loaded, MemoryDisk, Row};
+pub use table::human_duration;

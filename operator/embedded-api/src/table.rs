@@ -131,13 +131,14 @@ fn last_seen(event: &Value, now: Timestamp) -> String {
 
 fn age(since: &str, now: Timestamp) -> String {
     match since.parse::<Timestamp>() {
-        Ok(since) => human(now.as_second() - since.as_second()),
+        Ok(since) => human_duration(now.as_second() - since.as_second()),
         Err(_) => "<unknown>".to_owned(),
     }
 }
 
 /// A duration in the one or two largest units that matter, in kubectl's steps.
-fn human(seconds: i64) -> String {
+#[must_use]
+pub fn human_duration(seconds: i64) -> String {
     const MINUTE: i64 = 60;
     const HOUR: i64 = 60 * MINUTE;
     const DAY: i64 = 24 * HOUR;
@@ -162,7 +163,7 @@ fn human(seconds: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::human;
+    use super::human_duration;
 
     #[test]
     fn ages_are_worded_as_kubectl_words_them() {
@@ -184,7 +185,7 @@ mod tests {
             (800 * 86400, "2y70d"),
             (9 * 365 * 86400, "9y"),
         ] {
-            assert_eq!(human(seconds), words, "{seconds}");
+            assert_eq!(human_duration(seconds), words, "{seconds}");
         }
     }
 }

@@ -4,10 +4,12 @@ use std::fmt::Debug;
 
 use anyhow::{Context, bail};
 use kube::api::ListParams;
-use kube::core::PartialObjectMeta;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use virtnet_crds::Dpu;
+use virtnet_crds::{Dpu, VirtnetDevice};
+
+use crate::output;
 
 /// Where objects are looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +40,46 @@ impl Scope {
     }
 }
 
+/// The devices there, by namespace and name; only those of a DPU, where one is named. One that can't be understood is told of
+/// and left out: it may be of a newer version than this program.
+pub(crate) async fn devices(
+    client: &Client,
+    scope: &Scope,
+    dpu: Option<&str>,
+) -> anyhow::Result<Vec<VirtnetDevice>> {
+    let api: Api<DeserializeGuard<VirtnetDevice>> = match scope.namespace() {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let mut asked = ListParams::default();
+    if let Some(dpu) = dpu {
+        asked = asked.fields(&format!("spec.dpu={dpu}"));
+    }
+    let list = api.list(&asked).await.context("listing the devices")?;
+    let mut devices = Vec::new();
+    for guard in list.items {
+        let name = format!("{}/{}", guard.namespace().unwrap_or_default(), guard.name_any());
+        match guard.0 {
+            Ok(device) => devices.push(device),
+            Err(invalid) => output::error(&format!("{name} is left out: {}", invalid.error)),
+        }
+    }
+    devices.sort_by_cached_key(|device| (device.namespace(), device.name_any()));
+    Ok(devices)
+}
+
 /// So many names are listed.
 const AT_MOST: usize = 10;
 
 /// The Dpu of this name.
 pub(crate) async fn dpu(client: &Client, name: &str) -> anyhow::Result<Dpu> {
     named(&Api::all(client.clone()), &format!("Dpu {name}"), name).await
+}
+
+/// The device of this name in a namespace.
+pub(crate) async fn device(client: &Client, namespace: &str, name: &str) -> anyhow::Result<VirtnetDevice> {
+    let api = Api::namespaced(client.clone(), namespace);
+    named(&api, &format!("VirtnetDevice {namespace}/{name}"), name).await
 }
 
 async fn named<K>(api: &Api<K>, shown: &str, name: &str) -> anyhow::Result<K>

@@ -5,6 +5,7 @@
 mod access;
 mod adopt;
 mod demo;
+mod events;
 mod export;
 mod find;
 mod folder;
@@ -16,6 +17,7 @@ mod manifest;
 mod output;
 mod ready;
 mod stop;
+mod tree;
 mod validate;
 
 use std::io::IsTerminal;
@@ -49,6 +51,8 @@ enum Command {
     Validate(validate::Arguments),
     /// Show objects as kubectl would, for machines without kubectl
     Get(get::Arguments),
+    /// Show devices, or a DPU with its devices, with all that belongs to them and what became of them
+    Tree(tree::Arguments),
     /// Print manifests for the functions of a DPU that no object declares; to apply them changes nothing
     Export(export::Arguments),
 }
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Command::Local(arguments) => block_on(local::run(arguments)),
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Get(arguments) => block_on(get::run(arguments)),
+        Command::Tree(arguments) => block_on(tree::run(arguments)),
         Command::Export(arguments) => block_on(export::run(arguments)),
     };
     result.unwrap_or_else(|error| {

@@ -46,7 +46,7 @@ impl Standing {
 }
 
 /// Why a device is not Ready, if it is not. A status about an older generation says nothing.
-fn why_not(device: &VirtnetDevice) -> Option<String> {
+pub(crate) fn why_not(device: &VirtnetDevice) -> Option<String> {
     let name = format!("{}/{}", device.namespace().unwrap_or_default(), device.name_any());
     let status = device.status.as_ref();
     let current = status.is_some_and(|status| Some(status.observed_generation) == device.metadata.generation);

@@ -152,6 +152,16 @@ pub fn sample(file: &str) -> String {
     format!("{}/../../manifests/samples/{file}", env!("CARGO_MANIFEST_DIR"))
 }
 
+/// A kubeconfig of an API that is not there.
+pub fn kubeconfig_of_nothing(place: &Place) -> String {
+    let text = "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
+                contexts: [{name: a, context: {cluster: a, user: a}}]\n\
+                clusters: [{name: a, cluster: {server: 'http://127.0.0.1:1'}}]\nusers: [{name: a, user: {}}]\n";
+    let path = place.path("nothing");
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
 /// Compares with what a file beside the tests holds. With UPDATE_GOLDEN=1 it is written anew.
 #[track_caller]
 pub fn golden(file: &str, printed: &str) {

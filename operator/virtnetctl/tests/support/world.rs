@@ -86,6 +86,21 @@ impl World {
         &self.dpus[dpu].0
     }
 
+    /// Stops the DPU's agent, and makes its Lease look as if that was long ago.
+    pub fn silence(&self, dpu: &str) {
+        let agent = &self.dpus[dpu].1;
+        agent.abort();
+        super::eventually("the agent has stopped", || agent.is_finished());
+        let renewed = r#"{"spec":{"renewTime":"2026-01-01T00:00:00.000000Z"}}"#;
+        let lease = ["patch", "lease", dpu, "-n", LEASE_NAMESPACE, "--type=merge", "-p", renewed];
+        self.place.kubectl_ok(&lease);
+    }
+
+    /// Runs something beside the rest, until the world ends.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(work);
+    }
+
     /// Runs something to its end.
     pub fn wait<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
