@@ -17,6 +17,7 @@ mod manifest;
 mod output;
 mod ready;
 mod stop;
+mod top;
 mod tree;
 mod validate;
 
@@ -53,6 +54,8 @@ enum Command {
     Get(get::Arguments),
     /// Show devices, or a DPU with its devices, with all that belongs to them and what became of them
     Tree(tree::Arguments),
+    /// Show how much each DPU can hold and how much of that is in use
+    Top(top::Arguments),
     /// Print manifests for the functions of a DPU that no object declares; to apply them changes nothing
     Export(export::Arguments),
 }
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Get(arguments) => block_on(get::run(arguments)),
         Command::Tree(arguments) => block_on(tree::run(arguments)),
+        Command::Top(arguments) => block_on(top::run(arguments)),
         Command::Export(arguments) => block_on(export::run(arguments)),
     };
     result.unwrap_or_else(|error| {

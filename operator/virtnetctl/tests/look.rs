@@ -1,4 +1,4 @@
-//! `virtnetctl tree`: what it shows of devices and DPUs, and what it says where there is nothing.
+//! `virtnetctl tree` and `virtnetctl top`: what they show of devices and DPUs, and what they say where there is nothing.
 
 mod support;
 
@@ -11,6 +11,12 @@ use support::{device, sample};
 fn ageless(text: &str) -> String {
     let age = Regex::new(r"(\d+[smhdy])+ ago|for (\d+[smhdy])+").expect("a pattern of ages");
     age.replace_all(text, "AGE").into_owned()
+}
+
+/// The Dpu tells of a plugged function a moment after its device does.
+fn wait_slots(world: &World, count: u32) {
+    let used = format!("--for=jsonpath={{.status.allocated.hotplugSlots}}={count}");
+    world.place.kubectl_ok(&["wait", "dpu/dpu-0", "--timeout=60s", &used]);
 }
 
 /// A device that is Ready, one that is not and won't be, and one of no DPU.
@@ -62,26 +68,65 @@ fn programs_have_the_tree_as_data() {
 }
 
 #[test]
+fn top_counts_what_is_there_and_who_lives() {
+    let world = World::start(&["dpu-0", "dpu-1"]);
+    let place = &world.place;
+    place.kubectl_ok(&["apply", "-f", &sample("hotplug.yaml")]);
+    place.kubectl_with(&["apply", "-f", "-"], &device("stalls", "  msix: 999\n")).ok();
+    let vfs = r#"{"spec":{"host":{"sriov":[{"pf":1,"numVfs":3}]}}}"#;
+    place.kubectl_ok(&["patch", "dpu", "dpu-1", "--type=merge", "-p", vfs]);
+    place.wait_ready(&["web-0"]);
+    place.kubectl_ok(&["wait", "vnd/stalls", "--for=condition=Stalled", "--timeout=60s"]);
+    wait_slots(&world, 1);
+    world.wait_undeclared("dpu-1", 7);
+    support::golden("top.txt", &world.virtnetctl(&["top"]).ok());
+
+    world.silence("dpu-1");
+    let table = world.virtnetctl(&["top"]).ok();
+    let cells: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((cells[1][2], cells[2][2], cells[3][1]), ("alive", "silent", "1/2"), "{table}");
+
+    let json = world.virtnetctl(&["top", "-o", "json"]).ok();
+    let top: Value = serde_json::from_str(&json).unwrap();
+    let total = &top["total"];
+    assert_eq!((&total["dpus"], &total["alive"], &total["undeclared"]), (&2.into(), &1.into(), &11.into()));
+    assert_eq!(top["dpus"][0]["hotplugSlots"], serde_json::json!({"used": 1, "all": 16}));
+    assert_eq!(top["dpus"][1]["agent"]["state"], "silent");
+    assert_eq!(top["dpus"][1]["vfsPerPf"]["1"], serde_json::json!({"used": 3, "all": 126}));
+    let one = world.virtnetctl(&["top", "dpu-0"]).ok();
+    assert_eq!(one.lines().count(), 2, "{one}");
+    let absent = ["top", "dpu-0", "--lease-namespace", "elsewhere"];
+    assert!(world.virtnetctl(&absent).ok().contains(" none "));
+}
+
+#[test]
 fn what_is_wrong_is_said_in_one_line() {
     let world = World::start(&["dpu-0"]);
     let run = |arguments: &[&str]| world.virtnetctl(arguments);
     let absent = run(&["tree", "nope"]).failed(1);
     assert_eq!(absent, "virtnetctl: there is no VirtnetDevice default/nope; there is none at all\n");
-    let absent = run(&["tree", "--dpu", "nope"]).failed(1);
-    assert_eq!(absent, "virtnetctl: there is no Dpu nope; there is dpu-0\n");
+    for arguments in [["tree", "--dpu", "nope"], ["top", "nope", "-ojson"]] {
+        assert_eq!(run(&arguments).failed(1), "virtnetctl: there is no Dpu nope; there is dpu-0\n");
+    }
     let empty = run(&["tree"]);
     assert_eq!((empty.code, empty.stderr.as_str()), (Some(0), "No resources found in default namespace.\n"));
     let nothing = support::kubeconfig_of_nothing(&world.place);
-    let unreachable = run(&["tree", "-A", "--kubeconfig", &nothing]).failed(1);
-    let silent =
-        "virtnetctl: listing Events: no answer from the API at http://127.0.0.1:1/; is it running?: ";
-    assert!(unreachable.starts_with(silent), "{unreachable}");
-    assert_eq!(unreachable.lines().count(), 1, "{unreachable}");
-    let wrong: [&[&str]; 4] = [
+    for (arguments, doing) in [(["tree", "-A"], "listing Events"), (["top", "-oyaml"], "listing the Dpus")] {
+        let unreachable = run(&[&arguments[..], &["--kubeconfig", &nothing]].concat()).failed(1);
+        assert!(
+            unreachable.starts_with(&format!(
+                "virtnetctl: {doing}: no answer from the API at http://127.0.0.1:1/; is it running?: "
+            )),
+            "{unreachable}"
+        );
+        assert_eq!(unreachable.lines().count(), 1, "{unreachable}");
+    }
+    let wrong: [&[&str]; 5] = [
         &["tree", "a", "-A"],
         &["tree", "a", "--dpu", "dpu-0"],
         &["tree", "-n", "default", "-A"],
         &["tree", "-o", "wide"],
+        &["top", "dpu-0", "dpu-1"],
     ];
     for arguments in wrong {
         run(arguments).failed(2);
