@@ -4,6 +4,7 @@
 
 mod access;
 mod adopt;
+mod bundle;
 mod demo;
 mod events;
 mod export;
@@ -58,6 +59,8 @@ enum Command {
     Top(top::Arguments),
     /// Print manifests for the functions of a DPU that no object declares; to apply them changes nothing
     Export(export::Arguments),
+    /// Gather what others need to help into one file
+    Bundle(bundle::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Command::Tree(arguments) => block_on(tree::run(arguments)),
         Command::Top(arguments) => block_on(top::run(arguments)),
         Command::Export(arguments) => block_on(export::run(arguments)),
+        Command::Bundle(arguments) => block_on(bundle::run(arguments)),
     };
     result.unwrap_or_else(|error| {
         output::error(&virtnet_agent::chain(error.as_ref()));

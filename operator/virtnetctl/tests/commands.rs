@@ -193,7 +193,7 @@ fn kubectl_finds_it_as_a_plugin() {
 fn every_command_explains_itself() {
     let place = Place::new();
     let help = place.virtnetctl(&["--help"]).ok();
-    for command in ["local", "demo", "validate", "get", "tree", "top", "export"] {
+    for command in ["local", "demo", "validate", "get", "tree", "top", "export", "bundle"] {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
         let own = place.virtnetctl(&[command, "--help"]).ok();
         assert!(own.contains(&format!("Usage: virtnetctl {command} ")), "{own}");
