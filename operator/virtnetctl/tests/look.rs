@@ -132,3 +132,28 @@ fn what_is_wrong_is_said_in_one_line() {
         run(arguments).failed(2);
     }
 }
+
+#[test]
+fn the_readme_shows_what_is_printed() {
+    let world = World::start(&["dpu-0"]);
+    let place = &world.place;
+    place.kubectl_ok(&["apply", "-f", &sample("hotplug.yaml")]);
+    place.wait_ready(&["web-0"]);
+    wait_slots(&world, 1);
+    support::eventually("Ready is told", || place.kubectl_ok(&["get", "events"]).contains("web-0 is Ready"));
+    let tree = format!("$ virtnetctl tree web-0\n{}", world.virtnetctl(&["tree", "web-0"]).ok());
+    let top = format!("$ virtnetctl top\n{}", world.virtnetctl(&["top"]).ok());
+    let manifests = world.virtnetctl(&["export", "--dpu", "dpu-0"]).ok();
+    let applied = place.kubectl_with(&["apply", "-f", "-"], &manifests).ok();
+    world.wait_undeclared("dpu-0", 0);
+    let again = world.virtnetctl(&["export", "--dpu", "dpu-0"]).stderr;
+    let adopted = format!(
+        "$ virtnetctl export --dpu dpu-0 > adopt.yaml\n$ kubectl apply -f adopt.yaml\n{applied}\
+         $ virtnetctl export --dpu dpu-0\n{again}"
+    );
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
+    for shown in [tree, top, adopted] {
+        let block: String = shown.lines().map(|line| format!("    {line}\n")).collect();
+        assert!(ageless(&readme).contains(&ageless(&block)), "not in the README:\n{block}");
+    }
+}
