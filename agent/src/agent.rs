@@ -3,13 +3,13 @@
 use futures::StreamExt;
 use kube::runtime::watcher;
 use kube::{Api, Client};
-use virtnet_client::{Clock, begun_anew, in_time, watch};
-use virtnet_crds::{Dpu, VirtnetDevice};
+use virtnet_client::{Clock, begun_anew, events, in_time, watch};
+use virtnet_crds::{Dpu, VirtnetDevice, manager};
 
+use crate::lease;
 use crate::metrics::Metrics;
 use crate::observe::Parts;
 use crate::reconciler::{Reconciler, Surroundings};
-use crate::{events, lease};
 
 /// What an agent is told.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct Config {
 pub async fn run(config: Config, client: Client, parts: Parts, clock: Clock, metrics: Metrics) {
     let Config { dpu, lease_namespace } = config;
     let client = in_time(client);
-    let (events, publisher) = events::channel(client.clone(), &dpu);
+    let (events, publisher) = events(client.clone(), manager::AGENT, &dpu);
     let mine = watcher::Config::default().fields(&format!("spec.dpu={dpu}")).streaming_lists();
     let devices = watch::<VirtnetDevice>(Api::all(client.clone()), mine, &dpu).boxed();
     let (object, name): (Api<Dpu>, _) = (Api::all(client.clone()), dpu.clone());

@@ -2,37 +2,26 @@
 
 mod hands;
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
-use virtnet_agent::{Metrics, http, preview};
+use virtnet_agent::{Metrics, preview};
 use virtnet_client::{Clock, connect};
 use virtnet_crds::LEASE_NAMESPACE;
+use virtnet_telemetry::{LogArguments, serve};
 
 /// Makes the virtio-net functions of one DPU what the Kubernetes API declares.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true)]
 struct Arguments {
-    /// What to log, as a filter of tracing
-    #[arg(long, global = true, env = "VIRTNET_LOG", default_value = "info", value_name = "FILTER")]
-    log: String,
-    /// How to log
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
+    #[command(flatten)]
+    logs: LogArguments,
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -73,21 +62,7 @@ struct DpuArguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = match EnvFilter::try_new(&arguments.log) {
-        Ok(filter) => filter,
-        Err(error) => {
-            let message = format!("--log {}: {error}", arguments.log);
-            Arguments::command().error(clap::error::ErrorKind::ValueValidation, message).exit();
-        }
-    };
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match arguments.log_format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
-    }
+    arguments.logs.begin();
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -109,7 +84,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let client = connect(dpu.kubeconfig.as_deref()).await?;
             let hands = dpu.hands.connect()?;
             let (clock, metrics) = (Clock::system(), Metrics::default());
-            let serving = http::serve(http, metrics.clone());
+            let serving = serve(http, metrics.probes());
             let config = virtnet_agent::Config { dpu: dpu.dpu, lease_namespace };
             // Nothing waits for steps under way, or for open connections: the next agent goes on from what is there.
             tokio::select! {

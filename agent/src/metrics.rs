@@ -1,16 +1,11 @@
 //! What the agent counts, for `/metrics`.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tokio::time::Instant;
+use virtnet_telemetry::{Probes, Pulse};
 
 /// The counters; clones share them.
 #[derive(Clone, Debug, Default)]
@@ -29,10 +24,8 @@ pub struct Metrics {
     pub devices: Gauge<i64, std::sync::atomic::AtomicI64>,
     /// Devices that are Ready.
     pub ready: Gauge<i64, std::sync::atomic::AtomicI64>,
-    /// When the loop last turned, in seconds since the epoch.
-    pub turned: Gauge<u64, AtomicU64>,
-    /// The same by a clock that never jumps, for who judges how long ago that was.
-    turned_at: Arc<Mutex<Option<Instant>>>,
+    /// When the loop last turned.
+    pub pulse: Pulse,
 }
 
 /// Labels of a step.
@@ -45,16 +38,17 @@ pub struct StepLabels {
 }
 
 impl Metrics {
-    /// The loop turned, at this time of day.
-    pub(crate) fn turn(&self, now: Timestamp) {
-        self.turned.set(u64::try_from(now.as_second()).unwrap_or_default());
-        *self.turned_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-    }
-
-    /// How long ago the loop last turned; `None`: it has not yet.
-    pub(crate) fn since_turn(&self) -> Option<Duration> {
-        let turned_at = *self.turned_at.lock().unwrap_or_else(PoisonError::into_inner);
-        turned_at.map(|at| at.elapsed())
+    /// What is served of them. The agent is ready once the DPU was observed, which waits for the first complete list of
+    /// devices.
+    pub fn probes(&self) -> Probes {
+        let mut registry = Registry::default();
+        self.register(&mut registry);
+        let observations = self.observations.clone();
+        let readiness = move || match observations.get() {
+            0 => Err("the devices were not listed yet, or the DPU not observed"),
+            _ => Ok(()),
+        };
+        Probes { registry, pulse: self.pulse.clone(), readiness: Box::new(readiness) }
     }
 
     /// Registers all of them.
@@ -71,6 +65,6 @@ impl Metrics {
         registry.register("status_writes", "Writes of a device's status", self.status_writes.clone());
         registry.register("devices", "Devices of this DPU", self.devices.clone());
         registry.register("devices_ready", "Devices that are Ready", self.ready.clone());
-        registry.register("turned_timestamp_seconds", "When the loop last turned", self.turned.clone());
+        self.pulse.register(registry);
     }
 }

@@ -16,15 +16,15 @@ use kube::{Client, Resource, ResourceExt};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
-use virtnet_client::{Clock, chain, is_overtaken};
+use virtnet_client::{Clock, Events, chain, is_overtaken};
 use virtnet_crds::{Dpu, VirtnetDevice, VirtnetDeviceStatus};
+use virtnet_telemetry::Pulse;
 
 use crate::api;
 use crate::busy::Busy;
 use crate::desired::{Device, DeviceKey, Known, Uid};
 use crate::devices::{Devices, News};
 use crate::dpu_object::{self, DpuObject, dpu_status};
-use crate::events::Events;
 use crate::execute::{Done, Hands};
 use crate::gather::{Gather, more_ports_to_come};
 use crate::key::Key;
@@ -40,8 +40,6 @@ use crate::suspects::Suspects;
 const PACE: Duration = Duration::from_millis(10);
 /// A part that could not be observed is observed again after this long, should it not tell by an event that it is back.
 const OUT_OF_REACH: Duration = Duration::from_secs(5);
-/// The loop turns at least this often, so that a loop that hangs can be told from one with nothing to do.
-const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The longest that is waited before the API is asked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -179,7 +177,7 @@ impl Reconciler {
                 Some(finished) = self.work.next() => self.finish(finished),
                 () = sleep_until(wake) => {}
             }
-            self.around.metrics.turn(self.around.clock.now());
+            self.around.metrics.pulse.turn(self.around.clock.now());
         }
     }
 
@@ -229,7 +227,7 @@ impl Reconciler {
             .into_iter()
             .flatten()
             .min()
-            .map_or(now + HEARTBEAT, |at| at.min(now + HEARTBEAT))
+            .map_or(now + Pulse::BEAT, |at| at.min(now + Pulse::BEAT))
     }
 
     /// What waited for time to pass is looked at again when it has. A mere heartbeat is no cause.

@@ -32,6 +32,8 @@ pub mod manager {
     pub const AGENT: &str = "virtnet-agent";
     /// The liveness controller: the condition `Ready` while a DPU's Lease is expired.
     pub const LIVENESS: &str = "virtnet-liveness";
+    /// The operator as a whole: the Lease of the one that leads, and Events.
+    pub const OPERATOR: &str = "virtnet-operator";
 }
 
 /// Keys in the `external_ids` of the OVS ports that the agent owns.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `clock` | [`Clock`]: the seam of wall-clock time |
 //! | `connect` | [`connect`]: a client by a kubeconfig |
+//! | `events` | [`events()`]: Kubernetes Events, told in passing |
 //! | `finalizers` | [`finalizer_addition`], [`finalizer_removal`]: patches for the object that was seen |
 //! | `in_time` | [`in_time`]: a client whose requests fail where no answer comes |
 //! | `overtaken` | [`is_overtaken`]: whether a write came too late |
@@ -13,6 +14,7 @@
 
 mod clock;
 mod connect;
+mod events;
 mod finalizers;
 mod in_time;
 mod overtaken;
@@ -22,6 +24,7 @@ mod words;
 
 pub use clock::Clock;
 pub use connect::connect;
+pub use events::{Events, Publisher, about, events};
 pub use finalizers::{finalizer_addition, finalizer_removal};
 pub use in_time::in_time;
 pub use overtaken::is_overtaken;

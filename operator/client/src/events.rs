@@ -1,29 +1,29 @@
-//! Kubernetes Events: told in passing, by a task of their own, so that a slow API never delays the DPU.
+//! Kubernetes Events: told in passing, by a task of their own, so that a slow API delays nothing else.
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
-use virtnet_client::chain;
-use virtnet_crds::manager;
+
+use crate::words::chain;
 
 /// Events that wait for the API at most; those beyond are dropped, and logged.
 const WAITING: usize = 1024;
 /// The longest note that the API takes, in bytes.
 const NOTE: usize = 1024;
-
 /// The longest action that it takes, in bytes.
 const ACTION: usize = 128;
 
-/// Takes Events from the reconciler.
+/// Takes Events from whoever has something to tell.
 #[derive(Clone, Debug)]
-pub(crate) struct Events {
+pub struct Events {
     queue: mpsc::Sender<(Event, ObjectReference)>,
 }
 
 /// Publishes what was taken; ends when the last [`Events`] is dropped.
-pub(crate) struct Publisher {
+pub struct Publisher {
     queue: mpsc::Receiver<(Event, ObjectReference)>,
     recorder: Recorder,
 }
@@ -34,21 +34,34 @@ impl std::fmt::Debug for Publisher {
     }
 }
 
-/// Both ends of the queue, reporting as the agent of this DPU.
-pub(crate) fn channel(client: Client, dpu: &str) -> (Events, Publisher) {
+/// Both ends of the queue; `instance` is which of the controllers of this name reports.
+pub fn events(client: Client, controller: &str, instance: &str) -> (Events, Publisher) {
     let (sender, queue) = mpsc::channel(WAITING);
-    let reporter = Reporter { controller: manager::AGENT.into(), instance: Some(dpu.to_owned()) };
+    let reporter = Reporter { controller: controller.into(), instance: Some(instance.to_owned()) };
     (Events { queue: sender }, Publisher { queue, recorder: Recorder::new(client, reporter) })
+}
+
+/// What an Event of the object with this metadata is about.
+pub fn about<K: Resource<DynamicType = ()>>(metadata: &ObjectMeta) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(K::api_version(&()).into()),
+        kind: Some(K::kind(&()).into()),
+        namespace: metadata.namespace.clone(),
+        name: metadata.name.clone(),
+        uid: metadata.uid.clone(),
+        resource_version: metadata.resource_version.clone(),
+        field_path: None,
+    }
 }
 
 impl Events {
     /// What was done.
-    pub(crate) fn normal(&self, about: ObjectReference, reason: &str, note: String) {
+    pub fn normal(&self, about: ObjectReference, reason: &str, note: String) {
         self.send(EventType::Normal, about, reason, note);
     }
 
     /// What went wrong.
-    pub(crate) fn warning(&self, about: ObjectReference, reason: &str, note: String) {
+    pub fn warning(&self, about: ObjectReference, reason: &str, note: String) {
         self.send(EventType::Warning, about, reason, note);
     }
 
@@ -73,7 +86,7 @@ fn cut(text: &mut String, longest: usize) {
 
 impl Publisher {
     /// Publishes until the queue is closed.
-    pub(crate) async fn run(mut self) {
+    pub async fn run(mut self) {
         while let Some((event, about)) = self.queue.recv().await {
             if let Err(error) = self.recorder.publish(&event, &about).await {
                 warn!(error = chain(&error), reason = event.reason, "an Event could not be published");

@@ -1,0 +1,15 @@
+//! What every program of virtnet tells of itself.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `http` | [`serve`]: `/healthz`, `/readyz` and `/metrics` |
+//! | `logs` | [`LogArguments`]: what is logged, and how, to the standard error |
+//! | `pulse` | [`Pulse`]: when a loop last turned |
+
+mod http;
+mod logs;
+mod pulse;
+
+pub use http::{Probes, serve};
+pub use logs::LogArguments;
+pub use pulse::Pulse;
