@@ -57,7 +57,8 @@ soak-switch: check open-vswitch ## on a real switch: ten minutes at rest, 100 ki
 		$(CARGO) test --locked -p virtnet-tests --test real_switch -- --nocapture agent::five churn fuzz
 
 soak-fleet: check control-plane ## four DPUs and 250 devices on a real API server, as the README shows
-	$(CARGO) test --locked -p virtnet-agent -p virtnet-operator -p virtnet-tests --bins --test readme -- --ignored
+	$(CARGO) build --workspace --locked --bins --tests
+	$(CARGO) test --workspace --locked --test readme -- --ignored
 
 bench-switch: check open-vswitch ## 504 ports by the guide's commands, one bare transaction and the agent, ROUNDS (5) times
 	$(CARGO) run -q --locked -p virtnet-tests --bin bench_switch -- --rounds $(ROUNDS)

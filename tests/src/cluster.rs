@@ -1,6 +1,7 @@
-//! A cluster as people would have it: a control plane, what `manifests/overlays/external` installs, the operator, and agents of
+//! A cluster as people would have it: a control plane, what `manifests/overlays/external` installs, operators, and agents of
 //! simulated DPUs, each a program of its own with the client certificate of its DPU.
 
+use std::collections::BTreeMap;
 use std::process::{Command, ExitStatus};
 
 use anyhow::Context;
@@ -16,8 +17,8 @@ use crate::kubectl::Kubectl;
 use crate::manifests;
 use crate::programs::built;
 
-/// What the operator's process is called.
-pub const OPERATOR: &str = "operator";
+/// How the names of operators' processes begin, which are their identities too; a number follows.
+pub const OPERATOR: &str = "operator-";
 
 /// What a cluster is made of.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +29,8 @@ pub struct Config {
     pub firmware: String,
     /// Their hosts bind no drivers by themselves.
     pub no_drivers: bool,
+    /// How many operators there are; one at least.
+    pub operators: usize,
 }
 
 /// A cluster that runs.
@@ -35,7 +38,9 @@ pub struct Config {
 pub struct Cluster {
     // In the order of their end.
     agents: Programs,
-    operator: Programs,
+    operators: Programs,
+    /// Where each operator serves health and metrics.
+    ports: BTreeMap<String, u16>,
     plane: ControlPlane,
     config: Config,
 }
@@ -47,10 +52,12 @@ impl Cluster {
     /// Where a program can't be had or does not begin to serve.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let plane = ControlPlane::start().await?;
-        let [agents, operator] = [(); 2].map(|()| Programs::new(plane.folder()));
-        let mut cluster = Self { agents, operator, plane, config };
+        let [agents, operators] = [(); 2].map(|()| Programs::new(plane.folder()));
+        let mut cluster = Self { agents, operators, ports: BTreeMap::new(), plane, config };
         manifests::install(&cluster.plane).await?;
-        cluster.start_operator()?;
+        for number in 0..cluster.config.operators.max(1) {
+            cluster.start_operator(&format!("{OPERATOR}{number}"))?;
+        }
         for dpu in cluster.config.dpus.clone() {
             cluster.start_agent(&dpu)?;
         }
@@ -84,7 +91,21 @@ impl Cluster {
         self.agents.id(dpu)
     }
 
-    /// Starts again the agents that have ended, and the operator, as systemd or a kubelet would, and tells of them.
+    /// Kills an operator, which is not started again.
+    ///
+    /// # Errors
+    /// Where there is none of this name.
+    pub fn kill_operator(&mut self, name: &str) -> anyhow::Result<()> {
+        self.operators.kill(name)
+    }
+
+    /// Where an operator serves health and metrics on loopback.
+    #[must_use]
+    pub fn operator_port(&self, name: &str) -> Option<u16> {
+        self.ports.get(name).copied()
+    }
+
+    /// Starts again the agents that have ended, and the operators, as systemd or a kubelet would, and tells of them.
     ///
     /// # Errors
     /// Where one can't be started, or a program of the control plane has ended.
@@ -94,18 +115,23 @@ impl Cluster {
         for (dpu, _) in &ended {
             self.start_agent(dpu)?;
         }
-        let operator = self.operator.take_ended()?;
-        if !operator.is_empty() {
-            self.start_operator()?;
+        let operators = self.operators.take_ended()?;
+        for (name, _) in &operators {
+            self.start_operator(name)?;
         }
-        Ok(ended.into_iter().chain(operator).collect())
+        Ok(ended.into_iter().chain(operators).collect())
     }
 
-    fn start_operator(&mut self) -> anyhow::Result<()> {
+    fn start_operator(&mut self, name: &str) -> anyhow::Result<()> {
         let kubeconfig = self.plane.kubeconfig_of("virtnet:operator", "virtnet:operators")?;
         let mut operator = Command::new(built("virtnet-operator")?);
-        operator.arg(format!("--kubeconfig={}", kubeconfig.display()));
-        self.operator.start(OPERATOR, &operator)
+        let [port] = free_ports()?;
+        operator
+            .arg(format!("--kubeconfig={}", kubeconfig.display()))
+            .arg(format!("--http=127.0.0.1:{port}"))
+            .arg(format!("--identity={name}"));
+        self.ports.insert(name.to_owned(), port);
+        self.operators.start(name, &operator)
     }
 
     fn start_agent(&mut self, dpu: &str) -> anyhow::Result<()> {

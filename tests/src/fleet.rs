@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use virtnet_agent::{Clock, Config, Metrics, Parts};
 use virtnet_crds::{API_VERSION, LEASE_NAMESPACE, VirtnetDevice};
 use virtnet_embedded_api as embedded;
+use virtnet_operator::{Leadership, Metrics as OperatorMetrics};
 use virtnet_sim::{Sim, SimConfig};
 
 use crate::world::{LEASES, reason};
@@ -76,10 +77,23 @@ impl Fleet {
         virtnet_agent::run(config, client.clone(), parts, clock.clone(), Metrics::default()).boxed()
     }
 
-    /// An operator with this client.
+    /// An operator with this client, which acts whatever others do.
     pub fn operator(&self, client: &Client, clock: &Clock) -> BoxFuture<'static, ()> {
-        let config = virtnet_operator::Config { lease_namespace: self.leases.into() };
-        virtnet_operator::run(config, client.clone(), clock.clone()).boxed()
+        self.operator_by(client, clock, OperatorMetrics::default(), Leadership::of_one())
+    }
+
+    /// An operator that acts where it leads.
+    pub fn operator_by(
+        &self,
+        client: &Client,
+        clock: &Clock,
+        metrics: OperatorMetrics,
+        leadership: Leadership,
+    ) -> BoxFuture<'static, ()> {
+        let config =
+            virtnet_operator::Config { lease_namespace: self.leases.into(), identity: "test".into() };
+        let (client, clock) = (client.clone(), clock.clone());
+        async move { virtnet_operator::run(config, client, clock, metrics, &leadership).await }.boxed()
     }
 
     /// The devices of the default namespace.

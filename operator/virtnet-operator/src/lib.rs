@@ -6,15 +6,19 @@
 //! | `sets` | makes the devices of each set, changes them a few at a time, and takes away those that are too many |
 //! | `liveness` | says of a silent agent's devices that nothing is known of them, and lets go what is deleted |
 //! | `fleet` | sets, devices and DPUs as the API last told of them, with what the controllers need of each |
+//! | `leadership` | [`Leadership`]: which of several operators acts |
+//! | `metrics` | [`Metrics`]: what is counted, and what is served of it |
 //! | `pace`, `writes` | when a controller plans, and what it has under way at the API |
 //!
 //! One loop: what the API tells, and what becomes of each write, wakes the controllers; each plans over the whole fleet (pure),
-//! and begins to write. Any number of operators may run at once, each with a cache that is behind: every write is bound to the
-//! version of the object that was seen, and what still overlaps the DPU's own agent decides.
+//! and begins to write. One of several operators acts and the others watch, but any number may act at once, each with a cache that
+//! is behind: every write is bound to the version of the object that was seen, and what still overlaps the DPU's own agent decides.
 
 mod binder;
 mod fleet;
+mod leadership;
 mod liveness;
+mod metrics;
 mod pace;
 mod sets;
 mod writes;
@@ -29,95 +33,157 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
-use virtnet_client::{Clock, chain, in_time, watch};
+use virtnet_client::{Clock, Events, chain, events, in_time, watch};
+use virtnet_crds::manager;
+use virtnet_telemetry::Pulse;
 
 use binder::Binder;
 use fleet::{Fleet, Kept, Known};
 use liveness::Liveness;
+use metrics::KindLabel;
+use pace::Pace;
 use sets::Sets;
-use writes::LONGEST_RETRY;
+
+pub use leadership::Leadership;
+pub use metrics::{Metrics, SERIES};
 
 /// What an operator is told.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The namespace of the agents' Leases.
     pub lease_namespace: String,
+    /// What its Events say who reports them: no other operator is called so.
+    pub identity: String,
 }
 
 /// Runs all controllers. It has no end of its own: dropping the future stops it wherever it is, and a next one goes on from
 /// what is there.
-pub async fn run(config: Config, client: Client, clock: Clock) {
+pub async fn run(config: Config, client: Client, clock: Clock, metrics: Metrics, leadership: &Leadership) {
     let client = in_time(client);
-    let mut sets_told = told(Api::all(client.clone()));
-    let mut devices_told = told(Api::all(client.clone()));
-    let mut dpus_told = told(Api::all(client.clone()));
-    let mut leases_told = told(Api::namespaced(client.clone(), &config.lease_namespace));
-    let mut fleet = Fleet::default();
-    let mut binder = Binder::new(client.clone(), clock.clone());
-    let mut sets = Sets::new(client.clone(), clock.clone());
-    let mut liveness = Liveness::new(client, clock, config.lease_namespace);
-    loop {
-        let now = Instant::now();
-        let mut wake = now + LONGEST_RETRY;
-        if fleet.dpus.is_complete() && fleet.devices.is_complete() {
-            binder.act(&fleet, now);
-            wake = wake.min(binder.pace.next(now));
-            if fleet.sets.is_complete() {
-                sets.act(&fleet, now);
-                wake = wake.min(sets.pace.next(now));
-            }
-            if liveness.beats.is_complete() {
-                liveness.act(&fleet, now);
-                wake = wake.min(liveness.pace.next(now));
+    let (events, publisher) = events(client.clone(), manager::OPERATOR, &config.identity);
+    let controllers = Controllers::new(config, client, clock, metrics, events);
+    futures::join!(controllers.run(leadership), publisher.run(), leadership.contend());
+}
+
+/// The controllers, and what they know together.
+struct Controllers {
+    client: Client,
+    clock: Clock,
+    metrics: Metrics,
+    lease_namespace: String,
+    fleet: Fleet,
+    binder: Binder,
+    sets: Sets,
+    liveness: Liveness,
+    /// When what is known is counted.
+    census: Pace,
+}
+
+impl Controllers {
+    fn new(config: Config, client: Client, clock: Clock, metrics: Metrics, events: Events) -> Self {
+        let Config { lease_namespace, identity: _ } = config;
+        Self {
+            fleet: Fleet::default(),
+            binder: Binder::new(client.clone(), clock.clone(), events.clone()),
+            sets: Sets::new(client.clone(), clock.clone(), events.clone()),
+            liveness: Liveness::new(client.clone(), clock.clone(), lease_namespace.clone(), events),
+            census: Pace::new(),
+            client,
+            clock,
+            metrics,
+            lease_namespace,
+        }
+    }
+
+    async fn run(mut self, leadership: &Leadership) {
+        let mut leads = leadership.leads();
+        let mut sets_told = told(Api::all(self.client.clone()));
+        let mut devices_told = told(Api::all(self.client.clone()));
+        let mut dpus_told = told(Api::all(self.client.clone()));
+        let mut leases_told = told(Api::namespaced(self.client.clone(), &self.lease_namespace));
+        loop {
+            self.metrics.pulse.turn(self.clock.now());
+            let leads_now = *leads.borrow_and_update();
+            self.metrics.lead(leads_now);
+            let wake = self.act(leads_now);
+            // Biased, so that the same events are taken in the same order whenever they come again.
+            tokio::select! {
+                biased;
+                Ok(()) = leads.changed() => {}
+                Some(event) = sets_told.next() => {
+                    if take(&mut self.fleet.sets, event, "VirtnetDeviceSet", &self.metrics) {
+                        self.sets.pace.wake();
+                        self.census.wake();
+                    }
+                }
+                Some(event) = devices_told.next() => {
+                    if take(&mut self.fleet.devices, event, "VirtnetDevice", &self.metrics) {
+                        self.wake();
+                    }
+                }
+                Some(event) = dpus_told.next() => {
+                    if take(&mut self.fleet.dpus, event, "Dpu", &self.metrics) {
+                        self.wake();
+                    }
+                }
+                Some(event) = leases_told.next() => match event {
+                    // Plans wait for Leases to expire, not for each renewal.
+                    Ok(event) => self.liveness.hear(event, Instant::now()),
+                    Err(error) => {
+                        cut("Lease", &error, &self.metrics);
+                        self.liveness.beats.cut(Instant::now());
+                    }
+                },
+                Some(done) = self.sets.writes.next() => {
+                    self.metrics.ended("sets", &done.result);
+                    self.sets.finish(done, &mut self.fleet, Instant::now());
+                    self.wake();
+                }
+                Some(done) = self.binder.writes.next() => {
+                    self.metrics.ended("binder", &done.result);
+                    self.binder.finish(done, &mut self.fleet, Instant::now());
+                    self.wake();
+                }
+                Some(done) = self.liveness.writes.next() => {
+                    self.metrics.ended("liveness", &done.result);
+                    self.liveness.finish(done, &mut self.fleet, Instant::now());
+                    self.wake();
+                }
+                () = sleep_until(wake) => {}
             }
         }
-        // Biased, so that the same events are taken in the same order whenever they come again.
-        tokio::select! {
-            biased;
-            Some(event) = sets_told.next() => {
-                if take(&mut fleet.sets, event, "VirtnetDeviceSets") {
-                    sets.pace.wake();
-                }
-            }
-            Some(event) = devices_told.next() => {
-                if take(&mut fleet.devices, event, "VirtnetDevices") {
-                    sets.pace.wake();
-                    binder.pace.wake();
-                    liveness.pace.wake();
-                }
-            }
-            Some(event) = dpus_told.next() => {
-                if take(&mut fleet.dpus, event, "Dpus") {
-                    sets.pace.wake();
-                    binder.pace.wake();
-                    liveness.pace.wake();
-                }
-            }
-            Some(event) = leases_told.next() => match event {
-                // Plans wait for Leases to expire, not for each renewal.
-                Ok(event) => liveness.hear(event, Instant::now()),
-                Err(error) => {
-                    warn!(error = chain(&error), "the watch of Leases was cut; it is taken up again");
-                    liveness.beats.cut(Instant::now());
-                }
-            },
-            Some(done) = sets.writes.next() => {
-                sets.finish(done, &mut fleet, Instant::now());
-                sets.pace.wake();
-                binder.pace.wake();
-            }
-            Some(done) = binder.writes.next() => {
-                binder.finish(done, &mut fleet, Instant::now());
-                sets.pace.wake();
-                binder.pace.wake();
-            }
-            Some(done) = liveness.writes.next() => {
-                liveness.finish(done, &mut fleet, Instant::now());
-                liveness.pace.wake();
-                sets.pace.wake();
-                binder.pace.wake();
-            }
-            () = sleep_until(wake) => {}
+    }
+
+    /// Lets the controllers plan and begin to write, where this operator acts, and says when to turn at the latest.
+    fn act(&mut self, leads: bool) -> Instant {
+        let Self { fleet, binder, sets, liveness, census, metrics, .. } = self;
+        let now = Instant::now();
+        let mut wake = now + Pulse::BEAT;
+        if !(fleet.dpus.is_complete() && fleet.devices.is_complete() && fleet.sets.is_complete()) {
+            return wake;
+        }
+        metrics.complete();
+        if census.begin(now) {
+            metrics.count(fleet);
+            census.end(now);
+        }
+        wake = wake.min(census.next(now));
+        if !leads {
+            return wake;
+        }
+        metrics.timed("binder", || binder.act(fleet, now));
+        metrics.timed("sets", || sets.act(fleet, now));
+        wake = wake.min(binder.pace.next(now)).min(sets.pace.next(now));
+        if liveness.beats.is_complete() {
+            metrics.timed("liveness", || liveness.act(fleet, now));
+            wake = wake.min(liveness.pace.next(now));
+        }
+        wake
+    }
+
+    fn wake(&mut self) {
+        for pace in [&mut self.sets.pace, &mut self.binder.pace, &mut self.liveness.pace, &mut self.census] {
+            pace.wake();
         }
     }
 }
@@ -137,14 +203,20 @@ where
 fn take<T: Kept>(
     known: &mut Known<T>,
     event: watcher::Result<Event<DeserializeGuard<T::Object>>>,
-    kind: &str,
+    kind: &'static str,
+    metrics: &Metrics,
 ) -> bool {
     match event {
         Ok(event) => known.apply(event),
         Err(error) => {
-            warn!(error = chain(&error), "the watch of {kind} was cut; it is taken up again");
+            cut(kind, &error, metrics);
             return false;
         }
     }
     true
+}
+
+fn cut(kind: &'static str, error: &watcher::Error, metrics: &Metrics) {
+    warn!(error = chain(error), "the watch of {kind}s was cut; it is taken up again");
+    metrics.watch_cuts.get_or_create(&KindLabel { kind }).inc();
 }

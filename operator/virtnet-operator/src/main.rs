@@ -1,59 +1,47 @@
 //! `virtnet-operator`: arguments, telemetry and wiring.
 
-use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 use virtnet_client::{Clock, connect};
 use virtnet_crds::LEASE_NAMESPACE;
-use virtnet_operator::Config;
+use virtnet_operator::{Config, Leadership, Metrics};
+use virtnet_telemetry::{LogArguments, serve};
 
 /// Binds devices to the DPUs of a fleet, makes those of sets and judges which agents live, by the Kubernetes API.
+///
+/// Of several operators one acts, which the Lease virtnet-operator names, and the others are ready to.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
     /// The kubeconfig [default: that of the pod, of KUBECONFIG or of ~/.kube]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// The namespace of the agents' Leases
+    /// Where to serve /healthz, /readyz and /metrics
+    #[arg(long, default_value = "127.0.0.1:9403", value_name = "ADDRESS")]
+    http: SocketAddr,
+    /// The namespace of the agents' Leases, and of the operators' own
     #[arg(long, default_value = LEASE_NAMESPACE, value_name = "NAMESPACE")]
     lease_namespace: String,
-    /// What is logged, to the standard error
-    #[arg(long, default_value = "info", value_name = "FILTER")]
-    log: String,
+    /// What this operator is called among others [default: the host's name and the process]
+    #[arg(long, env = "VIRTNET_IDENTITY", value_name = "NAME")]
+    identity: Option<String>,
+    #[command(flatten)]
+    logs: LogArguments,
 }
 
 fn main() -> ExitCode {
-    let Arguments { kubeconfig, lease_namespace, log } = Arguments::parse();
-    let filter = match EnvFilter::try_new(&log) {
-        Ok(filter) => filter,
-        Err(error) => {
-            let message = format!("--log {log}: {error}");
-            Arguments::command().error(clap::error::ErrorKind::ValueValidation, message).exit();
-        }
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result = runtime.context("starting the runtime").and_then(|runtime| {
-        runtime.block_on(async {
-            let mut terminated = signal(SignalKind::terminate()).context("listening for signals")?;
-            let client = connect(kubeconfig.as_deref()).await?;
-            tokio::select! {
-                _ = terminated.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-                () = virtnet_operator::run(Config { lease_namespace }, client, Clock::system()) => {}
-            }
-            anyhow::Ok(())
-        })
-    });
+    let arguments = Arguments::parse();
+    arguments.logs.begin();
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")
+        .and_then(|runtime| runtime.block_on(run(arguments)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -61,4 +49,36 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments { kubeconfig, http, lease_namespace, identity, logs: _ } = arguments;
+    let listen = |kind| signal(kind).context("listening for signals");
+    let (mut terminated, mut interrupted) =
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let identity = match identity {
+        Some(identity) => identity,
+        None => own_identity()?,
+    };
+    let client = connect(kubeconfig.as_deref()).await?;
+    let (clock, metrics) = (Clock::system(), Metrics::default());
+    let leadership = Leadership::by_lease(client.clone(), &lease_namespace, identity.clone(), clock.clone());
+    let serving = serve(http, metrics.probes());
+    let config = Config { lease_namespace, identity };
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+        () = virtnet_operator::run(config, client, clock, metrics, &leadership) => {}
+        result = serving => result.with_context(|| format!("serving health and metrics on {http}"))?,
+    }
+    leadership.resign().await;
+    Ok(())
+}
+
+/// A name that no other operator has: in a pod the host's name is the pod's.
+fn own_identity() -> anyhow::Result<String> {
+    let file = "/proc/sys/kernel/hostname";
+    let host = std::fs::read_to_string(file)
+        .with_context(|| format!("reading this host's name from {file}: name the operator by --identity"))?;
+    Ok(format!("{}_{}", host.trim(), std::process::id()))
 }

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use virtnet_agent::{Clock, Metrics};
 use virtnet_crds::LEASE_NAMESPACE;
 use virtnet_embedded_api::{self as embedded, FileDisk, Listen, Server};
+use virtnet_operator::Leadership;
 
 use crate::ground::Ground;
 use crate::output;
@@ -63,8 +64,7 @@ impl Machine {
             virtnet_agent::Config { dpu: dpu.to_owned(), lease_namespace: LEASE_NAMESPACE.to_owned() };
         let parts = ground.parts.clone();
         let agent = virtnet_agent::run(config, client.clone(), parts, Clock::system(), Metrics::default());
-        let operator = virtnet_operator::Config { lease_namespace: LEASE_NAMESPACE.to_owned() };
-        let operator = virtnet_operator::run(operator, client.clone(), Clock::system());
+        let operator = operate(client.clone());
         let kubeconfig = server.kubeconfig_path().map(Path::to_owned);
         let (agent, operator) = (tokio::spawn(agent), tokio::spawn(operator));
         Ok(Self { client, ground, kubeconfig, api, server, agent, operator })
@@ -101,6 +101,16 @@ impl Machine {
         let _ = tokio::time::timeout(FAREWELL, self.server.shutdown()).await;
         self.api.close().await;
     }
+}
+
+/// The one operator of this machine.
+async fn operate(client: Client) {
+    let config = virtnet_operator::Config {
+        lease_namespace: LEASE_NAMESPACE.to_owned(),
+        identity: "local".to_owned(),
+    };
+    let metrics = virtnet_operator::Metrics::default();
+    virtnet_operator::run(config, client, Clock::system(), metrics, &Leadership::of_one()).await;
 }
 
 async fn make_namespace(client: &Client, name: &str) -> anyhow::Result<()> {

@@ -58,14 +58,18 @@ async fn run(Arguments { dpus, firmware, no_drivers }: Arguments) -> anyhow::Res
         say(
             "Starting etcd, kube-apiserver and kube-controller-manager; they are built first where they are not there.",
         );
-        let mut cluster = Cluster::start(Config { dpus: dpus.clone(), firmware, no_drivers }).await?;
+        let mut cluster =
+            Cluster::start(Config { dpus: dpus.clone(), firmware, no_drivers, operators: 1 }).await?;
         say(&format!("Agents run for {}, which are SIMULATED: no hardware is touched.", dpus.join(", ")));
         say(&format!("export KUBECONFIG={}", cluster.plane().kubeconfig().display()));
         say(TOUR);
         loop {
             tokio::time::sleep(LOOK).await;
             for (dpu, status) in cluster.revive()? {
-                let who = if dpu == OPERATOR { "The operator".into() } else { format!("The agent of {dpu}") };
+                let who = match dpu.starts_with(OPERATOR) {
+                    true => "The operator".into(),
+                    false => format!("The agent of {dpu}"),
+                };
                 say(&format!("{who} ended ({status}) and is started again."));
             }
         }

@@ -4,5 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
 
 mod binder;
+mod leading;
 mod liveness;
 mod sets;

@@ -15,8 +15,7 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::Instant;
 use tracing::{info, warn};
-use virtnet_client::{Clock, chain, is_overtaken};
-use virtnet_crds::conditions::BOUND;
+use virtnet_client::{Clock, Events, about, chain, is_overtaken};
 use virtnet_crds::{Reason, VirtnetDevice};
 
 use crate::fleet::{Device, Fleet};
@@ -50,6 +49,7 @@ pub(crate) struct Binder {
     pub(crate) writes: Writes,
     client: Client,
     clock: Clock,
+    events: Events,
     bars: Bars,
     /// Devices that can't be bound.
     waiting: BTreeMap<String, Wait>,
@@ -59,21 +59,22 @@ type Writes = writes::Writes<Write, VirtnetDevice>;
 type Done = writes::Done<Write, VirtnetDevice>;
 
 impl Binder {
-    pub(crate) fn new(client: Client, clock: Clock) -> Self {
+    pub(crate) fn new(client: Client, clock: Clock, events: Events) -> Self {
         Self {
             pace: Pace::new(),
             writes: Writes::default(),
             client,
             clock,
+            events,
             bars: Bars::default(),
             waiting: BTreeMap::new(),
         }
     }
 
-    /// Plans and begins to write, where there is cause.
-    pub(crate) fn act(&mut self, fleet: &Fleet, now: Instant) {
+    /// Plans and begins to write, where there is cause; says whether there was.
+    pub(crate) fn act(&mut self, fleet: &Fleet, now: Instant) -> bool {
         if !self.pace.begin(now) {
-            return;
+            return false;
         }
         let (devices, dpus) = (fleet.devices.all(), fleet.dpus.all());
         self.bars.note(devices, dpus);
@@ -109,6 +110,7 @@ impl Binder {
         }
         self.writes.retain(|uid| devices.contains_key(uid));
         self.pace.end(now);
+        true
     }
 
     fn begin(&mut self, fleet: &Fleet, uid: String, write: Write, now: Instant) {
@@ -134,8 +136,19 @@ impl Binder {
         let Some(device) = fleet.devices.all().get(&done.key) else { return };
         let error = match done.result {
             Ok(object) => {
-                if let Write::Bind(dpu) = &done.write {
-                    info!(device = device.key(), %dpu, "bound");
+                let about = || about::<VirtnetDevice>(&device.metadata);
+                match &done.write {
+                    Write::Bind(dpu) => {
+                        info!(device = device.key(), %dpu, "bound");
+                        self.events.normal(about(), "Bound", format!("bound to {dpu}"));
+                    }
+                    // What stands in the way changes with every DPU; that something does is news once.
+                    Write::Say((reason, message))
+                        if device.bound_condition().is_none_or(|told| told.reason != reason.as_str()) =>
+                    {
+                        self.events.warning(about(), reason.as_str(), message.clone());
+                    }
+                    Write::Say(_) | Write::Clear => {}
                 }
                 fleet.devices.written(object);
                 return;
@@ -167,8 +180,7 @@ impl Binder {
 
 /// Whether the device's conditions say this already, of this generation.
 fn says(device: &Device, (reason, message): &(Reason, String)) -> bool {
-    let bound = device.told.iter().flatten().find(|condition| condition.type_ == BOUND);
-    bound.is_some_and(|condition| {
+    device.bound_condition().is_some_and(|condition| {
         condition.reason == reason.as_str()
             && condition.message == *message
             && condition.observed_generation == device.metadata.generation

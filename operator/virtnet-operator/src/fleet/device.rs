@@ -169,6 +169,11 @@ impl Device {
         self.spec.dpu.as_deref()
     }
 
+    /// What the binder says of it.
+    pub(crate) fn bound_condition(&self) -> Option<&Condition> {
+        self.told.iter().flatten().find(|condition| condition.type_ == BOUND)
+    }
+
     /// The uid of the set that made it.
     pub(crate) fn set_uid(&self) -> Option<&str> {
         let owners = self.metadata.owner_references.iter().flatten();

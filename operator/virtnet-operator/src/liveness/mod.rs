@@ -18,7 +18,7 @@ use kube::runtime::watcher::Event;
 use kube::{Client, ResourceExt};
 use tokio::time::Instant;
 use tracing::{info, warn};
-use virtnet_client::{Clock, chain, is_overtaken};
+use virtnet_client::{Clock, Events, about, chain, is_overtaken};
 use virtnet_crds::{Dpu, Reason, VirtnetDevice};
 
 use crate::fleet::{Fleet, Target};
@@ -60,6 +60,7 @@ pub(crate) struct Liveness {
     pub(crate) beats: Beats,
     client: Client,
     clock: Clock,
+    events: Events,
     lease_namespace: String,
     /// DPUs whose agents are known to be silent.
     silent: BTreeSet<String>,
@@ -74,13 +75,14 @@ pub(crate) struct Liveness {
 const LOOK: &str = "(lease) ";
 
 impl Liveness {
-    pub(crate) fn new(client: Client, clock: Clock, lease_namespace: String) -> Self {
+    pub(crate) fn new(client: Client, clock: Clock, lease_namespace: String, events: Events) -> Self {
         Self {
             pace: Pace::new(),
             writes: Writes::default(),
             beats: Beats::default(),
             client,
             clock,
+            events,
             lease_namespace,
             silent: BTreeSet::new(),
             unbound: BTreeMap::new(),
@@ -100,10 +102,10 @@ impl Liveness {
         }
     }
 
-    /// Plans and begins to write, where there is cause.
-    pub(crate) fn act(&mut self, fleet: &Fleet, now: Instant) {
+    /// Plans and begins to write, where there is cause; says whether there was.
+    pub(crate) fn act(&mut self, fleet: &Fleet, now: Instant) -> bool {
         if !self.pace.begin(now) {
-            return;
+            return false;
         }
         let (devices, dpus) = (fleet.devices.all(), fleet.dpus.all());
         let bound = devices.values().filter_map(|device| device.dpu());
@@ -116,6 +118,10 @@ impl Liveness {
                     self.pace.look_again_at(Some(until));
                     if self.silent.remove(*dpu) {
                         info!(dpu, "its agent lives");
+                        if let Some(target) = dpus.values().find(|target| target.name() == *dpu) {
+                            let about = about::<Dpu>(&target.metadata);
+                            self.events.normal(about, "DpuReachable", "its agent lives again".to_owned());
+                        }
                     }
                 }
                 Pulse::Suspect(at) => self.look(dpu, at, now),
@@ -163,6 +169,7 @@ impl Liveness {
             .retain(|key| key.strip_prefix(LOOK).map_or_else(|| is_known(key), |dpu| names.contains(dpu)));
         self.marked.retain(|uid, _| is_known(uid));
         self.pace.end(now);
+        true
     }
 
     /// Whether an object may be marked now, which is then remembered.
@@ -250,7 +257,12 @@ impl Liveness {
             }
             Ok(Answer::Dpu(dpu)) if is_gone(&dpu.metadata) => return fleet.dpus.forget(&done.key),
             Ok(Answer::Device(device)) => return fleet.devices.written(*device),
-            Ok(Answer::Dpu(dpu)) => return fleet.dpus.written(*dpu),
+            Ok(Answer::Dpu(dpu)) => {
+                if let Write::Mark((reason, message)) = &done.write {
+                    self.events.warning(about::<Dpu>(&dpu.metadata), reason.as_str(), message.clone());
+                }
+                return fleet.dpus.written(*dpu);
+            }
             Err(ref error) => error,
         };
         if let Write::Look(dpu) = &done.write {

@@ -16,7 +16,7 @@ use kube::core::Status;
 use kube::{Client, ResourceExt};
 use tokio::time::Instant;
 use tracing::{info, warn};
-use virtnet_client::{Clock, chain, is_overtaken};
+use virtnet_client::{Clock, Events, about, chain, is_overtaken};
 use virtnet_crds::{
     Member, REVISION_ANNOTATION, Reason, VirtnetDevice, VirtnetDeviceSet, VirtnetDeviceSetStatus,
 };
@@ -76,6 +76,7 @@ pub(crate) struct Sets {
     pub(crate) writes: Writes,
     client: Client,
     clock: Clock,
+    events: Events,
     /// Sets by uid that were looked at since the last plan, each with the DPUs that were looked at for it.
     fresh: BTreeMap<String, BTreeSet<String>>,
     /// What the API said against writes of devices, by the key of the write.
@@ -99,12 +100,13 @@ const LOOK: &str = "(look)";
 const TELL: &str = "(tell)";
 
 impl Sets {
-    pub(crate) fn new(client: Client, clock: Clock) -> Self {
+    pub(crate) fn new(client: Client, clock: Clock, events: Events) -> Self {
         Self {
             pace: Pace::new(),
             writes: Writes::default(),
             client,
             clock,
+            events,
             fresh: BTreeMap::new(),
             refusals: BTreeMap::new(),
             expected: BTreeMap::new(),
@@ -113,10 +115,10 @@ impl Sets {
         }
     }
 
-    /// Plans for each set and begins to write, where there is cause.
-    pub(crate) fn act(&mut self, fleet: &Fleet, now: Instant) {
+    /// Plans for each set and begins to write, where there is cause; says whether there was.
+    pub(crate) fn act(&mut self, fleet: &Fleet, now: Instant) -> bool {
         if !self.pace.begin(now) {
-            return;
+            return false;
         }
         let sets = fleet.sets.all();
         let is_known = |key: &str| key.split_once(' ').is_some_and(|(uid, _)| sets.contains_key(uid));
@@ -128,7 +130,7 @@ impl Sets {
         self.expected.retain(|_, (uid, until)| *until > now && !devices.contains_key(uid));
         self.pace.look_again_at(self.expected.values().map(|(_, until)| *until).min());
         if sets.is_empty() {
-            return;
+            return true;
         }
         let index = Index::of(fleet);
         for set in sets.values().filter(|set| set.metadata.deletion_timestamp.is_none()) {
@@ -136,6 +138,7 @@ impl Sets {
         }
         self.fresh.clear();
         self.pace.end(now);
+        true
     }
 
     fn act_on(&mut self, set: &Set, index: &Index<'_>, now: Instant) {
@@ -289,6 +292,9 @@ impl Sets {
                     info!(set = set.key(), device = name, "{}", doing.done());
                     self.refusals.remove(&done.key);
                 }
+                if let Answer::Set(told) = &answer {
+                    self.publish(set, told);
+                }
                 self.take(uid, done.key, answer, fleet, now);
                 return;
             }
@@ -318,6 +324,21 @@ impl Sets {
                 };
             }
             _ => warn!(set, error = said, "a request about a set failed; it is tried again in {wait:?}"),
+        }
+    }
+
+    /// That a set stands otherwise than before is an Event.
+    fn publish(&self, set: &Set, told: &VirtnetDeviceSet) {
+        let before = write::ready(&set.status).map(|condition| condition.reason.as_str());
+        let Some(now) = told.status.as_ref().and_then(write::ready) else { return };
+        if before == Some(now.reason.as_str()) {
+            return;
+        }
+        let about = about::<VirtnetDeviceSet>(&set.metadata);
+        if [Reason::Ready, Reason::Progressing].iter().any(|reason| reason.as_str() == now.reason) {
+            self.events.normal(about, &now.reason, now.message.clone());
+        } else {
+            self.events.warning(about, &now.reason, now.message.clone());
         }
     }
 

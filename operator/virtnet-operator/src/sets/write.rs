@@ -108,6 +108,11 @@ fn conditions(set: &Set, Standing { reason, message, .. }: &Standing, clock: &Cl
     merge(&set.status.conditions, findings.collect(), generation, &Time(clock.now()))
 }
 
+/// What a status says of readiness.
+pub(super) fn ready(status: &VirtnetDeviceSetStatus) -> Option<&Condition> {
+    status.conditions.iter().find(|condition| condition.type_ == READY)
+}
+
 /// Whether a status that was found says what is wanted. Conditions of other writers say nothing of it.
 pub(super) fn tells(found: &VirtnetDeviceSetStatus, wanted: &VirtnetDeviceSetStatus) -> bool {
     let is_ours = |condition: &&Condition| [READY, RECONCILING, STALLED].contains(&condition.type_.as_str());
