@@ -60,20 +60,25 @@ fn transitional_vf() -> String {
         .to_owned()
 }
 
-/// What firmware and controller allow at all, before capacity.
-pub(super) fn check(wanted: &Wanted, limits: &Limits) -> Result<(), (Reason, String)> {
+/// What firmware and controller allow at all, before capacity. What the function has already was allowed when it was made.
+pub(super) fn check(
+    wanted: &Wanted,
+    found: Option<&Function>,
+    limits: &Limits,
+) -> Result<(), (Reason, String)> {
     let is_vf = matches!(wanted.function, WantedFunction::Vf { .. });
     let (most_msix, setting) = if is_vf {
         (limits.vf_msix, "VIRTIO_NET_EMULATION_NUM_VF_MSIX or NUM_MSIX")
     } else {
         (limits.pf_msix, "VIRTIO_NET_EMULATION_NUM_MSIX")
     };
-    if let Some(msix) = wanted.num_msix.filter(|msix| *msix > most_msix) {
+    let has_msix = found.is_some_and(|found| wanted.num_msix == Some(found.num_msix));
+    if let Some(msix) = wanted.num_msix.filter(|msix| *msix > most_msix && !has_msix) {
         let message = format!("msix {msix} is above {setting}, which is {most_msix}");
         return Err((Reason::MsixAboveLimit, message));
     }
     let most_queues = most_queues(wanted, limits, most_msix);
-    if most_queues < LEAST_QUEUES {
+    if most_queues < LEAST_QUEUES && !has_msix {
         let message = format!(
             "{} MSI-X vectors leave {most_queues} virtqueues, and a function needs {LEAST_QUEUES} to receive and to \
              transmit: set msix to at least {}",
@@ -82,7 +87,8 @@ pub(super) fn check(wanted: &Wanted, limits: &Limits) -> Result<(), (Reason, Str
         );
         return Err((Reason::QueuesAboveLimit, message));
     }
-    if let Some(queues) = wanted.max_queues.filter(|queues| *queues > most_queues) {
+    let has_queues = found.is_some_and(|found| wanted.max_queues == Some(found.max_queues));
+    if let Some(queues) = wanted.max_queues.filter(|queues| *queues > most_queues && !has_queues) {
         let message = format!(
             "queues.max {queues} is above {most_queues}: one less than the MSI-X vectors ({}), and at most max_virtq ({})",
             wanted.num_msix.unwrap_or(most_msix),
@@ -90,12 +96,16 @@ pub(super) fn check(wanted: &Wanted, limits: &Limits) -> Result<(), (Reason, Str
         );
         return Err((Reason::QueuesAboveLimit, message));
     }
-    if let Some(size) = wanted.queue_size.filter(|size| *size > limits.max_queue_size) {
+    let has_size = found.is_some_and(|found| wanted.queue_size == Some(found.max_queue_size));
+    if let Some(size) = wanted.queue_size.filter(|size| *size > limits.max_queue_size && !has_size) {
         let message =
             format!("queues.size {size} is above {}, the most this device takes", limits.max_queue_size);
         return Err((Reason::QueuesAboveLimit, message));
     }
-    if let Some(features) = wanted.features.as_ref().filter(|features| !features.is_subset(&limits.features))
+    let had = found.map(|found| &found.features);
+    if let Some(features) = wanted.features.as_ref()
+        && !features.is_subset(&limits.features)
+        && had != Some(features)
     {
         let missing: Vec<_> = features.missing_from(&limits.features).map(Feature::name).collect();
         let message = format!("features {} are not offered by this DPU", missing.join(", "));
@@ -118,7 +128,7 @@ pub(super) fn request(wanted: &Wanted, limits: &Limits) -> Result<HotplugRequest
     let WantedFunction::HotPlug { mac, transitional, sf_number, host, .. } = &wanted.function else {
         return Err((Reason::StepFailed, "not a hot-plugged function".into()));
     };
-    check(wanted, limits)?;
+    check(wanted, None, limits)?;
     let Some(need) = Need::of(&wanted.function, limits) else {
         return Err((Reason::StepFailed, "not a hot-plugged function".into()));
     };

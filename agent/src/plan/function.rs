@@ -112,7 +112,7 @@ pub(super) fn plan(
             WantedFunction::Vf { .. } => plan_unborn(input, claims, device, wanted, state, busy, held, steps),
         };
     };
-    if let Err((reason, message)) = check(wanted, limits) {
+    if let Err((reason, message)) = check(wanted, Some(function), limits) {
         return Outcome::not(reason, message);
     }
     let mut difference = difference(wanted, function, limits);
@@ -212,7 +212,7 @@ fn plan_unborn(
             format!("there is no VF {vf} of PF {pf}: VIRTIO_NET_EMULATION_NUM_VF is {}", limits.vfs_per_pf);
         return Outcome::not(Reason::VfOutOfRange, message);
     }
-    if let Err((reason, message)) = check(wanted, limits) {
+    if let Err((reason, message)) = check(wanted, None, limits) {
         return Outcome::not(reason, message);
     }
     let prepared = state.prepared.get(&(*pf, *vf)).cloned().unwrap_or_default();
@@ -253,7 +253,7 @@ pub(super) fn hands_over(input: &Input<'_>, claims: &Claims<'_>, device: &Device
         && !input.held.contains_key(&(device.uid.clone(), Part::Function))
         && claims.function_claimed_by(device).is_none()
         && claims.mac_claimed_by(device).is_none()
-        && check(wanted, limits).is_ok()
+        && check(wanted, None, limits).is_ok()
         && !settings_of_unborn(wanted).is_empty()
 }
 
