@@ -27,7 +27,7 @@ use crate::api::is_held_by_operator;
 use crate::observe::Observed;
 use crate::plan::DpuAssessment;
 use crate::plan::wanted_firmware;
-use crate::status::function_type;
+use crate::status::{feature_names, function_type};
 
 /// The least time between two writes of the status.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -380,16 +380,25 @@ fn undeclared(
         .iter()
         .filter_map(|id| state.functions.get(id))
         .take(MOST)
-        .map(|function| UndeclaredFunction {
-            vuid: function.vuid.to_string(),
-            type_: function_type(function.kind),
-            pf: Some(function.id.pf.get()),
-            vf: function.id.vf.map(virtnet_model::VfId::get),
-            bdf: function.bdf.map(|bdf| bdf.to_string()),
-            mac: Some(function.mac.to_string()),
-            transitional: function.transitional,
-            representor: function.sf.as_ref().map(|sf| sf.representor.to_string()),
-            link_state: function.sf.as_ref().and_then(|sf| link_state(sf, observed)),
+        .map(|function| {
+            // Only a hot-plug is told these; of hundreds of VFs they would but swell the status.
+            let told = (function.kind == FunctionKind::HotPlug).then_some(function);
+            UndeclaredFunction {
+                vuid: function.vuid.to_string(),
+                type_: function_type(function.kind),
+                pf: Some(function.id.pf.get()),
+                vf: function.id.vf.map(virtnet_model::VfId::get),
+                bdf: function.bdf.map(|bdf| bdf.to_string()),
+                mac: Some(function.mac.to_string()),
+                mtu: told.map(|function| function.mtu.get()),
+                max_queues: told.map(|function| function.max_queues),
+                max_queue_size: told.map(|function| function.max_queue_size.get()),
+                num_msix: told.map(|function| function.num_msix),
+                features: told.map(feature_names).unwrap_or_default(),
+                transitional: function.transitional,
+                representor: function.sf.as_ref().map(|sf| sf.representor.to_string()),
+                link_state: function.sf.as_ref().and_then(|sf| link_state(sf, observed)),
+            }
         })
         .collect()
 }

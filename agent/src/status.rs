@@ -61,6 +61,11 @@ pub(crate) fn function_type(kind: FunctionKind) -> FunctionType {
     }
 }
 
+/// Features that a function offers, as the API names them.
+pub(crate) fn feature_names(function: &Function) -> Vec<String> {
+    function.features.iter().map(Feature::name).map(str::to_owned).collect()
+}
+
 fn function_status(function: &Function) -> FunctionStatus {
     let Function {
         id,
@@ -72,7 +77,7 @@ fn function_status(function: &Function) -> FunctionStatus {
         max_queues,
         max_queue_size,
         num_msix,
-        features,
+        features: _,
         transitional,
         driver: _,
         sf,
@@ -89,7 +94,7 @@ fn function_status(function: &Function) -> FunctionStatus {
         max_queues: Some(*max_queues),
         max_queue_size: Some(max_queue_size.get()),
         num_msix: Some(*num_msix),
-        features: features.iter().map(Feature::name).map(str::to_owned).collect(),
+        features: feature_names(function),
         transitional: *transitional,
         rdma_device: sf.as_ref().and_then(|sf| sf.rdma_device.clone()),
         socket: socket.as_ref().map(|socket| socket.display().to_string()),

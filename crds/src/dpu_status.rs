@@ -134,6 +134,27 @@ pub struct UndeclaredFunction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 17))]
     pub mac: Option<String>,
+    /// MTU in bytes. Like queues, vectors and features it is told of hot-plugged functions only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 65535))]
+    pub mtu: Option<u16>,
+    /// How many virtqueues it has at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 65535))]
+    pub max_queues: Option<u16>,
+    /// Descriptors of its largest queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 65535))]
+    pub max_queue_size: Option<u16>,
+    /// MSI-X vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 65535))]
+    pub num_msix: Option<u16>,
+    /// Features on offer, by name; a bit without a known name as its number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 32)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub features: Vec<String>,
     /// Whether drivers of virtio 0.95 can use it too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub transitional: bool,

@@ -1,13 +1,22 @@
 //! The device that takes on an undeclared function as it is: pure.
 //!
-//! A field is given where the function has that value already, and leaving it out would mean another one. MTU, queues, MSI-X,
-//! features and, of static PFs and VFs, the MAC are left out: without them the controller's own stay.
+//! A field is given where the function has that value already, and leaving it out would mean another one, now or when it is
+//! plugged again: so a hot-plugged function is told with all its settings. MTU, queues, MSI-X, features and the MAC of static
+//! PFs and VFs are left out: without them the controller's own stay.
 
 use virtnet_crds::{
-    Function, FunctionType, HotplugFunction, PortSpec, StaticFunction, UndeclaredFunction, Uplink,
-    VfFunction, VirtnetDevice, VirtnetDeviceSpec, fitting_name, limits,
+    Feature, Function, FunctionType, HotplugFunction, PortSpec, Queues, StaticFunction, UndeclaredFunction,
+    Uplink, VfFunction, VirtnetDevice, VirtnetDeviceSpec, fitting_name, limits,
 };
 use virtnet_model::{BridgeName, EswitchPort, IfName, Mac, SfNumber, sf_of};
+
+/// A device that takes on a function.
+#[derive(Clone, Debug)]
+pub(crate) struct Adopted {
+    pub(crate) device: VirtnetDevice,
+    /// Settings of a hot-plugged function that the device does not pin: its agent did not tell them, or no spec can.
+    pub(crate) unpinned: Vec<&'static str>,
+}
 
 /// The device for a function of this DPU.
 ///
@@ -18,19 +27,68 @@ pub(crate) fn device(
     namespace: &str,
     function: &UndeclaredFunction,
     bridge: Option<&BridgeName>,
-) -> Result<VirtnetDevice, String> {
+) -> Result<Adopted, String> {
     let Identity { name, function: choice, mac } = identity(function)?;
+    let Settings { mtu, queues, msix, features, unpinned } = match function.type_ {
+        FunctionType::HotPlug => Settings::of(function),
+        FunctionType::Static | FunctionType::Vf => Settings::default(),
+    };
     let spec = VirtnetDeviceSpec {
         dpu: Some(dpu.to_owned()),
         function: choice.into(),
         mac: mac.map(|mac| mac.to_string()),
+        mtu,
+        queues,
+        msix,
+        features,
         link_state: function.link_state.unwrap_or_default(),
         port: bridge.map(|bridge| PortSpec { bridge: bridge.to_string(), ..PortSpec::default() }),
         ..VirtnetDeviceSpec::default()
     };
     let mut device = VirtnetDevice::new(&fitting_name(format!("{dpu}-{name}")), spec);
     device.metadata.namespace = Some(namespace.to_owned());
-    Ok(device)
+    Ok(Adopted { device, unpinned })
+}
+
+/// What a hot-plug is told beside the identity.
+#[derive(Debug, Default)]
+struct Settings {
+    mtu: Option<u16>,
+    queues: Option<Queues>,
+    msix: Option<u16>,
+    features: Option<Vec<Feature>>,
+    unpinned: Vec<&'static str>,
+}
+
+impl Settings {
+    /// Those of the function that a spec can have.
+    fn of(function: &UndeclaredFunction) -> Self {
+        let mtu = function.mtu.filter(|mtu| (limits::MTU_MIN..=limits::MTU_MAX).contains(mtu));
+        let max = function.max_queues.filter(|queues| (2..limits::MSIX_MAX).contains(queues));
+        let size = function
+            .max_queue_size
+            .filter(|size| size.is_power_of_two() && (2..=limits::QUEUE_SIZE_MAX).contains(size));
+        let msix = function
+            .num_msix
+            .filter(|msix| (1..=limits::MSIX_MAX).contains(msix) && max.is_none_or(|queues| queues < *msix));
+        let features = function.features.iter().map(|name| name.parse().ok());
+        let features: Option<Vec<Feature>> = features.collect();
+        let features = features.filter(|features| !features.is_empty());
+        let pinned = [
+            ("mtu", mtu.is_some()),
+            ("queues.max", max.is_some()),
+            ("queues.size", size.is_some()),
+            ("msix", msix.is_some()),
+            ("features", features.is_some()),
+        ];
+        Self {
+            mtu,
+            queues: (max.is_some() || size.is_some()).then_some(Queues { max, size }),
+            msix,
+            features,
+            unpinned: pinned.iter().filter(|(_, is)| !is).map(|(name, _)| *name).collect(),
+        }
+    }
 }
 
 /// What a person knows the function by: its VUID, its address on the host and its representor.
@@ -107,6 +165,11 @@ mod tests {
             vf: None,
             bdf: Some("c0:00.0".into()),
             mac: Some("0c:c4:7a:ff:22:93".into()),
+            mtu: Some(9000),
+            max_queues: Some(2),
+            max_queue_size: Some(512),
+            num_msix: Some(3),
+            features: vec!["CSUM".into(), "MQ".into()],
             transitional: false,
             representor: Some("en3f0pf0sf2000".into()),
             link_state: Some(LinkState::Up),
@@ -114,7 +177,8 @@ mod tests {
     }
 
     fn named(function: &UndeclaredFunction) -> (String, Value) {
-        let device = device("bf3-a", "tenant", function, None).unwrap();
+        let Adopted { device, unpinned } = device("bf3-a", "tenant", function, None).unwrap();
+        assert!(unpinned.is_empty(), "{unpinned:?}");
         (device.metadata.name.unwrap(), serde_json::to_value(device.spec).unwrap())
     }
 
@@ -130,10 +194,47 @@ mod tests {
             "dpu": "bf3-a",
             "function": {"hotplug": {"sfNumber": 2000}},
             "mac": "0c:c4:7a:ff:22:93",
+            "mtu": 9000,
+            "queues": {"max": 2, "size": 512},
+            "msix": 3,
+            "features": ["CSUM", "MQ"],
             "linkState": "Up",
             "rebindPolicy": "Never",
         });
         assert_eq!((name.as_str(), spec), ("bf3-a-sf2000", wanted));
+    }
+
+    #[test]
+    fn a_setting_that_no_spec_can_have_is_left_out_and_told() {
+        let unpinned = |change: &dyn Fn(&mut UndeclaredFunction)| {
+            let mut function = function(FunctionType::HotPlug);
+            change(&mut function);
+            let Adopted { device, unpinned } = device("bf3-a", "tenant", &function, None).unwrap();
+            let has = [
+                ("mtu", device.spec.mtu.is_some()),
+                ("queues.max", device.spec.queues.as_ref().is_some_and(|queues| queues.max.is_some())),
+                ("queues.size", device.spec.queues.as_ref().is_some_and(|queues| queues.size.is_some())),
+                ("msix", device.spec.msix.is_some()),
+                ("features", device.spec.features.is_some()),
+            ];
+            let lacks: Vec<_> = has.iter().filter(|(_, has)| !has).map(|(name, _)| *name).collect();
+            assert_eq!(unpinned, lacks);
+            unpinned.join(" ")
+        };
+        assert_eq!(unpinned(&|function| function.mtu = Some(9979)), "mtu");
+        assert_eq!(unpinned(&|function| function.max_queues = Some(1)), "queues.max");
+        assert_eq!(unpinned(&|function| function.max_queue_size = Some(500)), "queues.size");
+        assert_eq!(
+            unpinned(&|function| function.num_msix = Some(2)),
+            "msix",
+            "two queues take three vectors"
+        );
+        assert_eq!(unpinned(&|function| function.features.push("44".into())), "features");
+        let older = |function: &mut UndeclaredFunction| {
+            (function.mtu, function.max_queues, function.max_queue_size) = (None, None, None);
+            (function.num_msix, function.features) = (None, Vec::new());
+        };
+        assert_eq!(unpinned(&older), "mtu queues.max queues.size msix features");
     }
 
     #[test]

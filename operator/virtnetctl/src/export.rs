@@ -13,6 +13,7 @@ use virtnet_crds::{
 };
 use virtnet_model::BridgeName;
 
+use crate::adopt::Adopted;
 use crate::output::Data;
 use crate::{access, adopt, find, output};
 
@@ -56,19 +57,21 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let (mut exported, mut left_out) = (Vec::new(), Vec::new());
     for function in &status.undeclared {
         match adopt::device(&dpu.name_any(), &namespace, function, bridge.as_ref()) {
-            Ok(device) => exported.push(Exported { device: names.give(device), function }),
+            Ok(Adopted { device, unpinned }) => {
+                exported.push(Exported { device: names.give(device), function, unpinned });
+            }
             Err(why) => left_out.push(format!("{} is left out: {why}", adopt::shown(function))),
         }
     }
     match output {
         Data::Yaml => {
-            let head = head(&dpu.name_any(), exported.len(), bridge.as_ref());
+            let head = head(&dpu.name_any(), &exported, bridge.as_ref());
             output::text(&yaml(&head, &exported)?);
         }
         // One after another: a List in JSON is more than every API server's rules let kubectl check.
         Data::Json => {
-            for Exported { device, function: _ } in &exported {
-                output::text(&written(output, device)?);
+            for exported in &exported {
+                output::text(&written(output, &exported.device)?);
             }
         }
     }
@@ -101,9 +104,11 @@ fn silence(status: &DpuStatus) -> Option<String> {
 struct Exported<'a> {
     device: VirtnetDevice,
     function: &'a UndeclaredFunction,
+    unpinned: Vec<&'static str>,
 }
 
-fn head(dpu: &str, count: usize, bridge: Option<&BridgeName>) -> String {
+fn head(dpu: &str, exported: &[Exported<'_>], bridge: Option<&BridgeName>) -> String {
+    let count = exported.len();
     let functions = if count == 1 { "function" } else { "functions" };
     let port = match bridge {
         None => "\
@@ -115,10 +120,16 @@ fn head(dpu: &str, count: usize, bridge: Option<&BridgeName>) -> String {
 # says PortConflict until someone deletes that port."
         ),
     };
+    // The agent keeps a representor at the MTU that is declared.
+    let mtu = if exported.iter().any(|exported| exported.device.spec.mtu.is_some()) {
+        "# A representor with another MTU than its function's mtu below is given that.\n"
+    } else {
+        ""
+    };
     format!(
         "\
 # {count} {functions} of DPU {dpu} that no object declares, as they are: to apply this changes none of them.
-{port}
+{mtu}{port}
 # To delete a device of a hot-plugged function unplugs that.
 "
     )
@@ -127,12 +138,18 @@ fn head(dpu: &str, count: usize, bridge: Option<&BridgeName>) -> String {
 /// The head and, with what each adopts, the manifests.
 fn yaml(head: &str, exported: &[Exported<'_>]) -> anyhow::Result<String> {
     let mut documents = Vec::new();
-    for Exported { device, function } in exported {
+    for Exported { device, function, unpinned } in exported {
         let mut text = format!("# {}\n", adopt::shown(function));
         if function.link_state.is_none() {
             text.push_str(&format!(
                 "# Whether its representor is up is not known: this has it {:?}.\n",
                 LinkState::default()
+            ));
+        }
+        if !unpinned.is_empty() {
+            text.push_str(&format!(
+                "# Left out, so that the next plug gives it the controller's own: {}.\n",
+                unpinned.join(", ")
             ));
         }
         text.push_str(&written(Data::Yaml, device)?);

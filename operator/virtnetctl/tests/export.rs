@@ -7,7 +7,7 @@ mod support;
 use serde_json::Value;
 use support::world::World;
 use virtnet_model::{
-    BridgeName, Function, HotplugRequest, IfName, Mac, Mtu, PfId, Port, QueueSize, SfNumber, Uplink,
+    BridgeName, Feature, Function, HotplugRequest, IfName, Mac, Mtu, PfId, Port, QueueSize, SfNumber, Uplink,
 };
 use virtnet_sim::{Effect, SimConfig};
 
@@ -52,10 +52,11 @@ fn port_of_a_person(world: &World, function: &Function, bridge: &str) {
     world.wait(world.sim("bf3-a").wait_for_port(&name, support::LIMIT)).unwrap();
 }
 
-fn set_up(world: &World, function: &Function) {
-    let name = representor(function);
+/// Sets the representor as a person does who cares for the function's MTU.
+fn set_link(world: &World, function: &Function, up: bool) {
+    let (name, mtu) = (representor(function), u32::from(function.mtu));
     support::eventually("the representor is there", || {
-        world.sim("bf3-a").edit_link(&name, |link| link.up = true)
+        world.sim("bf3-a").edit_link(&name, |link| (link.up, link.mtu) = (up, mtu))
     });
 }
 
@@ -68,15 +69,14 @@ fn by_hand() -> (World, usize) {
     let world = World::with(&[("bf3-a", config)]);
     // Its digits alone could be read as a number.
     let first = plug(&world, &request("02:10:20:30:40:50"));
-    set_up(&world, &first);
+    set_link(&world, &first, true);
     port_of_a_person(&world, &first, "ovsbr1");
     let legacy = HotplugRequest { transitional: true, ..request("0c:c4:7a:ff:22:94") };
-    set_up(&world, &plug(&world, &legacy));
+    set_link(&world, &plug(&world, &legacy), true);
     let number = SfNumber::try_from(2000).unwrap();
-    plug(
-        &world,
-        &HotplugRequest { uplink: Uplink::P1, sf_number: Some(number), ..request("0c:c4:7a:ff:22:95") },
-    );
+    let second =
+        HotplugRequest { uplink: Uplink::P1, sf_number: Some(number), ..request("0c:c4:7a:ff:22:95") };
+    set_link(&world, &plug(&world, &second), false);
     world.sim("bf3-a").write_num_vfs(PfId::try_from(0).unwrap(), 3).unwrap();
     // Two static PFs, three hot-plugged ones, three VFs.
     world.wait_undeclared("bf3-a", 8);
@@ -110,6 +110,40 @@ fn what_is_printed_adopts_all_and_changes_nothing() {
     let again = world.virtnetctl(&["export", "--dpu", "bf3-a"]);
     assert_eq!(again.stderr, "Every function of bf3-a is declared: there is nothing to export.\n");
     assert_eq!(again.ok(), "");
+}
+
+/// What the controller has of the function with this MAC that a plug decides; none before the host has it.
+fn plugged(world: &World, mac: Mac) -> Option<impl PartialEq + std::fmt::Debug + use<>> {
+    let state = world.wait(world.sim("bf3-a").controller().observe()).ok()?;
+    let function = state.functions.into_values().find(|function| function.mac == mac)?;
+    let Function { mtu, max_queues, max_queue_size, num_msix, features, transitional, sf, driver, .. } =
+        function;
+    let sf = sf.map(|sf| (sf.port, sf.number));
+    driver.in_use.then_some((mtu, max_queues, max_queue_size, num_msix, features, transitional, sf))
+}
+
+#[test]
+fn what_was_adopted_comes_back_as_it_was_when_it_is_plugged_anew() {
+    let world = World::start(&["bf3-a"]);
+    let features = [Feature::Csum, Feature::Mac, Feature::Mtu, Feature::Version1];
+    let own =
+        HotplugRequest { features: Some(features.into_iter().collect()), ..request("0c:c4:7a:ff:22:93") };
+    let name = representor(&plug(&world, &own));
+    support::eventually("it is reported with its representor", || {
+        world.of_dpu("bf3-a", "{.status.undeclared[?(@.type==\"HotPlug\")].linkState}") == "Down"
+    });
+    let printed = world.virtnetctl(&["export", "--dpu", "bf3-a"]).ok();
+    world.place.kubectl_with(&["apply", "-f", "-"], &printed).ok();
+    world.place.wait_ready(&["bf3-a-sf2000"]);
+    assert!(printed.contains("# A representor with another MTU"), "{printed}");
+    let links = world.wait(world.sim("bf3-a").links().observe()).unwrap();
+    assert_eq!(links[&name].mtu, 9000, "a declared MTU is the representor's too");
+    let before = plugged(&world, own.mac).unwrap();
+
+    world.wait(world.sim("bf3-a").power_cycle());
+    assert!(plugged(&world, own.mac).is_none());
+    support::eventually("it is plugged anew", || plugged(&world, own.mac).is_some());
+    assert_eq!(plugged(&world, own.mac), Some(before));
 }
 
 #[test]
