@@ -22,7 +22,7 @@ mod suspects;
 
 pub use agent::{Config, run};
 pub use desired::*;
-pub use metrics::Metrics;
+pub use metrics::{Metrics, StepLabels};
 pub use observe::*;
 pub use plan::*;
 pub use status::device_status;

@@ -93,7 +93,12 @@ impl Processors {
 async fn five_hundred_and_twenty_four_devices_keep_the_budget_on_a_real_server() {
     const DPU: &str = "dpu-0";
     let _alone = ONE_AT_A_TIME.lock().await;
-    let config = Config { dpus: vec![DPU.into()], firmware: "PF_TOTAL_SF=524".into(), no_drivers: false };
+    let config = Config {
+        dpus: vec![DPU.into()],
+        firmware: "PF_TOTAL_SF=524".into(),
+        no_drivers: false,
+        operators: 1,
+    };
     let cluster = Cluster::start(config).await.unwrap();
     let client = cluster.plane().client().await.unwrap();
     let devices: Api<VirtnetDevice> = Api::default_namespaced(client.clone());

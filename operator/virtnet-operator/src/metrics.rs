@@ -57,9 +57,15 @@ struct RequestLabels {
     result: &'static str,
 }
 
+const CONTROLLERS: [&str; 3] = ["binder", "sets", "liveness"];
+const RESULTS: [&str; 4] = ["ok", "overtaken", "refused", "failed"];
+const STATES: [&str; 4] = ["Ready", "Waiting", "Unknown", "Unbound"];
+const KINDS: [&str; 3] = ["VirtnetDeviceSet", "VirtnetDevice", "Dpu"];
+
 impl Default for Metrics {
+    /// Every series is there from the start: what begins with its first event has no increase.
     fn default() -> Self {
-        Self {
+        let metrics = Self {
             pulse: Pulse::default(),
             leads: Gauge::default(),
             watch_cuts: Family::default(),
@@ -70,7 +76,23 @@ impl Default for Metrics {
             plans: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 4.0, 7))),
             requests: Family::default(),
             is_complete: Arc::default(),
+        };
+        for kind in KINDS {
+            drop(metrics.objects.get_or_create(&KindLabel { kind }));
         }
+        for kind in KINDS.into_iter().chain(["Lease"]) {
+            drop(metrics.watch_cuts.get_or_create(&KindLabel { kind }));
+        }
+        for state in STATES {
+            drop(metrics.devices.get_or_create(&StateLabel { state }));
+        }
+        for controller in CONTROLLERS {
+            drop(metrics.plans.get_or_create(&ControllerLabel { controller }));
+            for result in RESULTS {
+                drop(metrics.requests.get_or_create(&RequestLabels { controller, result }));
+            }
+        }
+        metrics
     }
 }
 
@@ -137,22 +159,20 @@ impl Metrics {
     /// Counts what is known.
     pub(crate) fn count(&self, fleet: &Fleet) {
         let (sets, devices, dpus) = (fleet.sets.all(), fleet.devices.all(), fleet.dpus.all());
-        let kinds = [("VirtnetDeviceSet", sets.len()), ("VirtnetDevice", devices.len()), ("Dpu", dpus.len())];
-        for (kind, count) in kinds {
+        for (kind, count) in KINDS.into_iter().zip([sets.len(), devices.len(), dpus.len()]) {
             set(&self.objects.get_or_create(&KindLabel { kind }), count);
         }
-        let [mut ready, mut waiting, mut unknown, mut unbound] = [0; 4];
+        let mut counts = [0; STATES.len()];
         for device in devices.values() {
             let state = match (&device.readiness, device.dpu()) {
-                (_, None) => &mut unbound,
-                (Readiness::Ready, _) => &mut ready,
-                (Readiness::Not(_), _) => &mut waiting,
-                (Readiness::Unknown(_), _) => &mut unknown,
+                (Readiness::Ready, Some(_)) => 0,
+                (Readiness::Not(_), Some(_)) => 1,
+                (Readiness::Unknown(_), Some(_)) => 2,
+                (_, None) => 3,
             };
-            *state += 1;
+            counts[state] += 1;
         }
-        let states = [("Ready", ready), ("Waiting", waiting), ("Unknown", unknown), ("Unbound", unbound)];
-        for (state, count) in states {
+        for (state, count) in STATES.into_iter().zip(counts) {
             set(&self.devices.get_or_create(&StateLabel { state }), count);
         }
         set(&self.unreachable, dpus.values().filter(|dpu| dpu.is_unknown).count());

@@ -249,7 +249,8 @@ async fn of_two_programs_one_acts_with_no_more_rights_than_it_needs_and_the_othe
     ] {
         assert!(series.contains(&wanted), "{wanted}\n{metrics}");
     }
-    assert!(!metrics.contains("result=\"refused\""), "{metrics}");
+    let refused: Vec<_> = series.iter().filter(|line| line.contains("result=\"refused\"")).collect();
+    assert!(refused.len() == 3 && refused.iter().all(|line| line.ends_with(" 0")), "{refused:?}");
     let dpus: Api<Dpu> = Api::all(client);
     assert_eq!(dpus.list(&ListParams::default()).await.unwrap().items.len(), 1);
     assert_eq!(event.name_any().split('.').next(), Some("web-1"));
