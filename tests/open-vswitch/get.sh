@@ -2,12 +2,9 @@
 # Prints where Open vSwitch is, as lines NAME=PATH: its programs, its schema, and the folder of its libraries (empty: the
 # system's own).
 #
-# An installed one is taken as it is. Else, on Debian and what derives from it, its packages are fetched once from the
-# distribution's own mirrors and unpacked into $XDG_CACHE_HOME/virtnet/open-vswitch (else ~/.cache). Nothing is installed:
-# that would start daemons on this machine, and needs root.
+# An installed one is taken as it is. Else, on Debian and what derives from it, its packages are fetched once, and not installed.
 set -euo pipefail
 
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/virtnet/open-vswitch
 programs=(ovsdb-server ovs-vswitchd ovs-vsctl ovsdb-tool ovsdb-client ovs-appctl)
 
 fail() {
@@ -41,35 +38,6 @@ fi
 command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
     fail "missing: ovs-vswitchd (the switch that tests run against): install Open vSwitch 2.15 or later"
 
-mkdir -p "$cache"
-# Tests that run beside one another wait for one download.
-exec 9>"$cache/.lock"
-flock 9
-root=$cache/root
-if [ ! -e "$root/.complete" ]; then
-    printf 'Open vSwitch: fetching its packages, once\n' >&2
-    scratch=$(mktemp -d "$cache/.fetching-XXXXXX")
-    trap 'rm -rf "$scratch"' EXIT
-    mkdir -p "$scratch/lists/partial" "$scratch/archives/partial" "$scratch/root"
-    # The machine's own lists of packages may be old or absent, and are not ours to write.
-    options=(-q -o "Dir::State::Lists=$scratch/lists" -o "Dir::Cache=$scratch" -o "Dir::Cache::archives=$scratch/archives"
-        -o Debug::NoLocking=1 -o APT::Sandbox::User=)
-    apt-get "${options[@]}" update >"$scratch/log" 2>&1 || {
-        cat "$scratch/log" >&2
-        fail "the lists of packages could not be fetched"
-    }
-    mapfile -t packages < <(apt-get "${options[@]}" install -s --no-install-recommends openvswitch-switch | awk '$1 == "Inst" { print $2 }')
-    [ "${#packages[@]}" -gt 0 ] || fail "the distribution has no package openvswitch-switch"
-    (cd "$scratch/archives" && apt-get "${options[@]}" download "${packages[@]}") >"$scratch/log" 2>&1 || {
-        cat "$scratch/log" >&2
-        fail "its packages could not be fetched"
-    }
-    for package in "$scratch"/archives/*.deb; do
-        dpkg-deb -x "$package" "$scratch/root"
-    done
-    touch "$scratch/root/.complete"
-    rm -rf "$root"
-    mv "$scratch/root" "$root"
-fi
+root=$("$(dirname "$0")/../debian/unpack.sh" open-vswitch openvswitch-switch)
 libraries=$(dirname "$(find "$root" -name 'lib*.so*' -print -quit)")
 print_from "$root" "$libraries"
