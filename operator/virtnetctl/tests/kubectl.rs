@@ -155,9 +155,9 @@ fn a_set_is_scaled() {
     let place = Place::new();
     let _local = place.start(&[]);
     place.kubectl_ok(&["apply", "-f", &sample("set.yaml")]);
-    let scaled = place.kubectl_ok(&["scale", "vnds/web", "--replicas=5"]);
-    assert_eq!(scaled, "virtnetdeviceset.virtnet.dev/web scaled\n");
-    let replicas = place.kubectl_ok(&["get", "vnds", "web", "-o", "jsonpath={.spec.replicas}"]);
+    let scaled = place.kubectl_ok(&["scale", "vnds/worker", "--replicas=5"]);
+    assert_eq!(scaled, "virtnetdeviceset.virtnet.dev/worker scaled\n");
+    let replicas = place.kubectl_ok(&["get", "vnds", "worker", "-o", "jsonpath={.spec.replicas}"]);
     assert_eq!(replicas, "5");
     place.kubectl_ok(&["delete", "vnds", "--all"]);
     eventually("the sets are gone", || place.kubectl_ok(&["get", "vnds", "-o", "name"]).is_empty());
