@@ -10,6 +10,7 @@ mod claims;
 mod device;
 mod dpu;
 mod function;
+mod numbers;
 mod port;
 mod representor;
 mod step;
@@ -136,6 +137,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     port::plan_orphans(input, &claims, &mut plan);
     port::plan_detached(input, &mut plan);
     plan.dpu = dpu::plan(input, &claims, &mut plan.steps);
+    numbers::leave_for_later(input, &mut plan);
     plan.steps.sort_by_key(|step| match step {
         Step::AddBridge { .. } | Step::RemovePort { .. } => 0,
         Step::Unplug { .. } => 1,

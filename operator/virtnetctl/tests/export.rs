@@ -132,6 +132,12 @@ fn what_was_adopted_comes_back_as_it_was_when_it_is_plugged_anew() {
     support::eventually("it is reported with its representor", || {
         world.of_dpu("bf3-a", "{.status.undeclared[?(@.type==\"HotPlug\")].linkState}") == "Down"
     });
+    // It is senior to what is adopted below, and the controller chooses its number.
+    world
+        .place
+        .kubectl_with(&["apply", "-f", "-"], &support::device("older", "").replace("dpu-0", "bf3-a"))
+        .ok();
+    world.place.wait_ready(&["older"]);
     let printed = world.virtnetctl(&["export", "--dpu", "bf3-a"]).ok();
     world.place.kubectl_with(&["apply", "-f", "-"], &printed).ok();
     world.place.wait_ready(&["bf3-a-sf2000"]);
