@@ -10,6 +10,8 @@ use virtnet_crds::{
 };
 use virtnet_model::{BridgeName, EswitchPort, IfName, Mac, SfNumber, sf_of};
 
+use crate::output;
+
 /// A device that takes on a function.
 #[derive(Clone, Debug)]
 pub(crate) struct Adopted {
@@ -95,7 +97,7 @@ impl Settings {
 pub(crate) fn shown(function: &UndeclaredFunction) -> String {
     let bdf = function.bdf.as_ref().map(|bdf| format!(" at {bdf}"));
     let representor = function.representor.as_ref().map(|name| format!(", representor {name}"));
-    format!("{}{}{}", function.vuid, bdf.unwrap_or_default(), representor.unwrap_or_default())
+    output::plain(&format!("{}{}{}", function.vuid, bdf.unwrap_or_default(), representor.unwrap_or_default()))
 }
 
 /// What tells a function from all others of its DPU.
@@ -261,5 +263,16 @@ mod tests {
         assert_eq!((name.as_str(), &spec["function"]), ("bf3-a-sf7", &json!({"hotplug": {}})));
         let unknown = UndeclaredFunction { mac: None, ..without };
         assert_eq!(device("d", "n", &unknown, None).unwrap_err(), "its agent did not tell its MAC");
+    }
+
+    #[test]
+    fn it_is_shown_on_one_line() {
+        let odd = UndeclaredFunction {
+            vuid: "V\nkind: Secret".into(),
+            bdf: Some("c0\r\u{85}".into()),
+            representor: Some("r\u{2028}s".into()),
+            ..function(FunctionType::Static)
+        };
+        assert_eq!(shown(&odd), "V kind: Secret at c0  , representor r s");
     }
 }

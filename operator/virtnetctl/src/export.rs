@@ -60,7 +60,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Ok(Adopted { device, unpinned }) => {
                 exported.push(Exported { device: names.give(device), function, unpinned });
             }
-            Err(why) => left_out.push(format!("{} is left out: {why}", adopt::shown(function))),
+            Err(why) => {
+                left_out.push(output::plain(&format!("{} is left out: {why}", adopt::shown(function))));
+            }
         }
     }
     match output {
@@ -97,7 +99,7 @@ fn reported(dpu: &Dpu) -> anyhow::Result<&DpuStatus> {
 fn silence(status: &DpuStatus) -> Option<String> {
     let ready = status.conditions.iter().find(|condition| condition.type_ == READY)?;
     let is_old = ready.status == "Unknown" || ready.reason == Reason::ControllerUnavailable.as_str();
-    is_old.then(|| format!("{}: {}", ready.reason, ready.message))
+    is_old.then(|| output::plain(&format!("{}: {}", ready.reason, ready.message)))
 }
 
 /// A device, and the function that it adopts.

@@ -29,6 +29,13 @@ pub(crate) fn error(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "virtnetctl: {text}");
 }
 
+/// What others have written, on one line: it must not end the line that it is put in, nor steer the terminal. YAML takes the
+/// separators of lines and paragraphs for ends of lines too.
+pub(crate) fn plain(text: &str) -> String {
+    let steers = |letter: char| letter.is_control() || ['\u{2028}', '\u{2029}'].contains(&letter);
+    text.chars().map(|letter| if steers(letter) { ' ' } else { letter }).collect()
+}
+
 /// Columns as kubectl sets them: three spaces apart, each at least six wide, the last as wide as it is.
 pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     const GAP: usize = 3;

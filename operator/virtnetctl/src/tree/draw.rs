@@ -1,5 +1,7 @@
 //! A tree of lines, drawn with the box characters of UTF-8: pure, and the same on a terminal and in a pipe.
 
+use crate::output;
+
 /// A line and what is below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Node {
@@ -28,8 +30,7 @@ impl Node {
     /// `here` is what stands before its own line, `under` what stands before those below.
     fn draw_below(&self, here: &str, under: &str, text: &mut String) {
         text.push_str(here);
-        // What others have written must not break the tree, nor steer the terminal.
-        text.extend(self.text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }));
+        text.push_str(&output::plain(&self.text));
         text.push('\n');
         for (index, node) in self.below.iter().enumerate() {
             let (branch, bar) =
