@@ -43,7 +43,7 @@ pub(crate) fn device(
         queues,
         msix,
         features,
-        link_state: function.link_state.unwrap_or_default(),
+        link_state: function.link_state.ok_or("whether its representor is up is not known")?,
         port: bridge.map(|bridge| PortSpec { bridge: bridge.to_string(), ..PortSpec::default() }),
         ..VirtnetDeviceSpec::default()
     };
@@ -263,6 +263,13 @@ mod tests {
         assert_eq!((name.as_str(), &spec["function"]), ("bf3-a-sf7", &json!({"hotplug": {}})));
         let unknown = UndeclaredFunction { mac: None, ..without };
         assert_eq!(device("d", "n", &unknown, None).unwrap_err(), "its agent did not tell its MAC");
+    }
+
+    #[test]
+    fn a_link_is_not_said_to_be_up_where_that_is_not_known() {
+        let unknown = UndeclaredFunction { link_state: None, ..function(FunctionType::Static) };
+        let why = device("d", "n", &unknown, None).unwrap_err();
+        assert_eq!(why, "whether its representor is up is not known");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt};
 use virtnet_crds::conditions::READY;
 use virtnet_crds::{
-    Dpu, DpuStatus, LinkState, Reason, UndeclaredFunction, VirtnetDevice, VirtnetDeviceSpec, fitting_name,
+    Dpu, DpuStatus, Reason, UndeclaredFunction, VirtnetDevice, VirtnetDeviceSpec, fitting_name,
 };
 use virtnet_model::BridgeName;
 
@@ -142,12 +142,6 @@ fn yaml(head: &str, exported: &[Exported<'_>]) -> anyhow::Result<String> {
     let mut documents = Vec::new();
     for Exported { device, function, unpinned } in exported {
         let mut text = format!("# {}\n", adopt::shown(function));
-        if function.link_state.is_none() {
-            text.push_str(&format!(
-                "# Whether its representor is up is not known: this has it {:?}.\n",
-                LinkState::default()
-            ));
-        }
         if !unpinned.is_empty() {
             text.push_str(&format!(
                 "# Left out, so that the next plug gives it the controller's own: {}.\n",

@@ -201,9 +201,8 @@ fn a_name_that_another_device_has_is_left_to_it() {
     world.place.kubectl_with(&["apply", "-f", "-"], &other).ok();
     let mac: Mac = "0c:c4:7a:ff:22:93".parse().unwrap();
     world.wait(world.sim("bf3-a").plug_foreign(mac)).unwrap();
-    support::eventually("it is reported", || {
-        world.of_dpu("bf3-a", "{.status.undeclared[*].mac}").contains(&mac.to_string())
-    });
+    // Beside the four static PFs.
+    world.wait_undeclared("bf3-a", 5);
     let printed = world.virtnetctl(&["export", "--dpu", "bf3-a"]).ok();
     assert!(printed.contains("  name: bf3-a-sf2000-2\n"), "{printed}");
 }

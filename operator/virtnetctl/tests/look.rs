@@ -143,6 +143,7 @@ fn the_readme_shows_what_is_printed() {
     support::eventually("Ready is told", || place.kubectl_ok(&["get", "events"]).contains("web-0 is Ready"));
     let tree = format!("$ virtnetctl tree web-0\n{}", world.virtnetctl(&["tree", "web-0"]).ok());
     let top = format!("$ virtnetctl top\n{}", world.virtnetctl(&["top"]).ok());
+    world.wait_undeclared("dpu-0", 4);
     let manifests = world.virtnetctl(&["export", "--dpu", "dpu-0"]).ok();
     let applied = place.kubectl_with(&["apply", "-f", "-"], &manifests).ok();
     world.wait_undeclared("dpu-0", 0);

@@ -127,11 +127,14 @@ impl World {
         self.place.kubectl_ok(&["get", "dpu", dpu, "-o", &format!("jsonpath={path}")])
     }
 
-    /// Waits until so many functions are reported that no object declares.
+    /// Waits until so many functions are reported that no object declares, each with the state of its link.
     #[track_caller]
     pub fn wait_undeclared(&self, dpu: &str, count: usize) {
         super::eventually(&format!("{count} undeclared functions of {dpu}"), || {
-            self.of_dpu(dpu, "{.status.undeclared[*].vuid}").split_whitespace().count() == count
+            ["vuid", "linkState"].iter().all(|field| {
+                let told = self.of_dpu(dpu, &format!("{{.status.undeclared[*].{field}}}"));
+                told.split_whitespace().count() == count
+            })
         });
     }
 }
