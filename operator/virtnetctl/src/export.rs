@@ -4,16 +4,21 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt};
+use virtnet_agent::Clock;
 use virtnet_crds::conditions::READY;
 use virtnet_crds::{
-    Dpu, DpuStatus, Reason, UndeclaredFunction, VirtnetDevice, VirtnetDeviceSpec, fitting_name,
+    Dpu, DpuStatus, LEASE_NAMESPACE, Reason, UndeclaredFunction, VirtnetDevice, VirtnetDeviceSpec,
+    fitting_name,
 };
+use virtnet_embedded_api::human_duration;
 use virtnet_model::BridgeName;
 
 use crate::adopt::Adopted;
+use crate::lease::{Agent, Leases};
 use crate::output::Data;
 use crate::{access, adopt, find, output};
 
@@ -32,26 +37,33 @@ pub(crate) struct Arguments {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t = Data::Yaml)]
     output: Data,
+    /// The namespace of the agents' Leases
+    #[arg(long, default_value = LEASE_NAMESPACE, value_name = "NAMESPACE")]
+    lease_namespace: String,
     #[command(flatten)]
     access: access::Arguments,
 }
 
-/// Runs it.
+/// Runs it: 1 where something is left out, or what is told may not hold any more.
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { dpu, namespace, bridge, output, access } = arguments;
+    let Arguments { dpu, namespace, bridge, output, lease_namespace, access } = arguments;
     let client = access.client().await?;
     let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
     let dpu = find::dpu(&client, &dpu).await?;
     let status = reported(&dpu)?;
-    if let Some(why) = silence(status) {
-        output::note(&format!("virtnetctl: this is what the DPU's agent last reported: {why}"));
+    let leases = Leases::read(&client, &lease_namespace).await;
+    let agent = leases.agent(&dpu.name_any(), Clock::system().now());
+    let doubt = doubt(status, agent, &lease_namespace);
+    if let Some(doubt) = &doubt {
+        output::error(doubt);
     }
+    let verdict = |is_whole| if is_whole && doubt.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if status.undeclared.is_empty() {
         output::note(&format!(
             "Every function of {} is declared: there is nothing to export.",
             dpu.name_any()
         ));
-        return Ok(ExitCode::SUCCESS);
+        return Ok(verdict(true));
     }
     let mut names = Names::there(&client, &namespace).await?;
     let (mut exported, mut left_out) = (Vec::new(), Vec::new());
@@ -67,7 +79,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     match output {
         Data::Yaml => {
-            let head = head(&dpu.name_any(), &exported, bridge.as_ref());
+            let head = head(&dpu.name_any(), &exported, bridge.as_ref(), doubt.as_deref());
             output::text(&yaml(&head, &exported)?);
         }
         // One after another: a List in JSON is more than every API server's rules let kubectl check.
@@ -80,7 +92,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     for line in &left_out {
         output::error(line);
     }
-    Ok(if left_out.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(verdict(left_out.is_empty()))
 }
 
 /// What the DPU's agent has found.
@@ -95,11 +107,23 @@ fn reported(dpu: &Dpu) -> anyhow::Result<&DpuStatus> {
     }
 }
 
-/// Why what is reported may be of the past.
-fn silence(status: &DpuStatus) -> Option<String> {
-    let ready = status.conditions.iter().find(|condition| condition.type_ == READY)?;
-    let is_old = ready.status == "Unknown" || ready.reason == Reason::ControllerUnavailable.as_str();
-    is_old.then(|| output::plain(&format!("{}: {}", ready.reason, ready.message)))
+/// That what is reported may be of the past, and why.
+fn doubt(status: &DpuStatus, agent: Agent, namespace: &str) -> Option<String> {
+    let silence = match agent {
+        Agent::Alive | Agent::Unknown => None,
+        Agent::Silent { seconds } => {
+            Some(format!("its agent last renewed its Lease {} ago", human_duration(seconds)))
+        }
+        Agent::None => Some(format!("its agent has no Lease in namespace {namespace}")),
+    };
+    let ready = status.conditions.iter().find(|condition| condition.type_ == READY);
+    let is_old = |ready: &&Condition| {
+        ready.status == "Unknown" || ready.reason == Reason::ControllerUnavailable.as_str()
+    };
+    let ready = ready.filter(is_old).map(|ready| format!("{}: {}", ready.reason, ready.message));
+    let why: Vec<_> = silence.into_iter().chain(ready).collect();
+    let doubt = || format!("this is what was last reported, and may not hold any more: {}", why.join("; "));
+    (!why.is_empty()).then(|| output::plain(&doubt()))
 }
 
 /// A device, and the function that it adopts.
@@ -109,7 +133,8 @@ struct Exported<'a> {
     unpinned: Vec<&'static str>,
 }
 
-fn head(dpu: &str, exported: &[Exported<'_>], bridge: Option<&BridgeName>) -> String {
+fn head(dpu: &str, exported: &[Exported<'_>], bridge: Option<&BridgeName>, doubt: Option<&str>) -> String {
+    let doubt = doubt.map(|doubt| format!("# Take care: {doubt}\n")).unwrap_or_default();
     let count = exported.len();
     let functions = if count == 1 { "function" } else { "functions" };
     let port = match bridge {
@@ -130,7 +155,7 @@ fn head(dpu: &str, exported: &[Exported<'_>], bridge: Option<&BridgeName>) -> St
     };
     format!(
         "\
-# {count} {functions} of DPU {dpu} that no object declares, as they are: to apply this changes none of them.
+{doubt}# {count} {functions} of DPU {dpu} that no object declares, as they are: to apply this changes none of them.
 {mtu}{port}
 # To delete a device of a hot-plugged function unplugs that.
 "
@@ -203,6 +228,26 @@ mod tests {
     fn device(mac: &str) -> VirtnetDevice {
         let spec = VirtnetDeviceSpec { mac: Some(mac.into()), ..VirtnetDeviceSpec::default() };
         VirtnetDevice::new("d", spec)
+    }
+
+    #[test]
+    fn what_may_be_of_the_past_is_told_with_its_reason() {
+        let told = |ready: &str, reason: &str, agent| {
+            let condition = serde_json::json!({
+                "type": READY, "status": ready, "reason": reason, "message": "a\nb",
+                "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1,
+            });
+            let condition = serde_json::from_value(condition).unwrap();
+            let status = DpuStatus { conditions: vec![condition], ..DpuStatus::default() };
+            doubt(&status, agent, "there").map(|doubt| doubt.split_once("any more: ").unwrap().1.to_owned())
+        };
+        assert_eq!(told("True", "Ready", Agent::Alive), None);
+        assert_eq!(told("False", "SwitchUnavailable", Agent::Unknown), None);
+        let silent = Agent::Silent { seconds: 60 };
+        assert_eq!(told("True", "Ready", silent).unwrap(), "its agent last renewed its Lease 60s ago");
+        assert_eq!(told("True", "Ready", Agent::None).unwrap(), "its agent has no Lease in namespace there");
+        assert_eq!(told("Unknown", "DpuGone", Agent::Alive).unwrap(), "DpuGone: a b");
+        assert!(told("False", "ControllerUnavailable", Agent::Alive).is_some());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod find;
 mod folder;
 mod get;
 mod ground;
+mod lease;
 mod local;
 mod machine;
 mod manifest;

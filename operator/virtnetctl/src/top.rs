@@ -2,19 +2,18 @@
 
 mod rows;
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use virtnet_agent::Clock;
 use virtnet_crds::{Dpu, LEASE_NAMESPACE};
 
-use self::rows::{Agent, Row, Total};
+use self::rows::{Row, Total};
 use crate::find::Scope;
+use crate::lease::Leases;
 use crate::output::Data;
 use crate::{access, find, output};
 
@@ -45,15 +44,12 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     let devices = find::devices(&client, &Scope::All, dpu.as_deref()).await?;
-    let leases = leases(&client, &lease_namespace).await;
+    let leases = Leases::read(&client, &lease_namespace).await;
     let now = Clock::system().now();
     let rows: Vec<_> = dpus
         .iter()
         .map(|dpu| {
-            let agent = match &leases {
-                Some(leases) => Agent::of(leases.get(&dpu.name_any()), now),
-                None => Agent::Unknown,
-            };
+            let agent = leases.agent(&dpu.name_any(), now);
             let bound = devices.iter().filter(|device| device.spec.dpu == dpu.metadata.name);
             Row::of(dpu, bound, agent)
         })
@@ -66,19 +62,4 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         None => output::text(&output::columns(&rows::table(&rows))),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The agents' Leases by DPU. Who may not read them has all the rest.
-async fn leases(client: &Client, namespace: &str) -> Option<BTreeMap<String, Lease>> {
-    let api: Api<Lease> = Api::namespaced(client.clone(), namespace);
-    match api.list(&ListParams::default()).await {
-        Ok(list) => Some(list.items.into_iter().map(|lease| (lease.name_any(), lease)).collect()),
-        Err(error) => {
-            let why = virtnet_agent::chain(&error);
-            output::error(&format!(
-                "whether the agents live is not known: listing Leases in {namespace}: {why}"
-            ));
-            None
-        }
-    }
 }

@@ -208,6 +208,27 @@ fn a_name_that_another_device_has_is_left_to_it() {
 }
 
 #[test]
+fn what_is_not_known_is_not_said_and_what_may_be_of_the_past_is_said_to_be() {
+    let world = World::start(&["bf3-a"]);
+    world.wait_undeclared("bf3-a", 4);
+    world.silence("bf3-a");
+    let edit = r#"[
+        {"op": "replace", "path": "/status/undeclared/0/vuid", "value": "VNETS\nkind: Secret"},
+        {"op": "remove", "path": "/status/undeclared/1/linkState"}
+    ]"#;
+    world.place.kubectl_ok(&["patch", "dpu", "bf3-a", "--subresource=status", "--type=json", "-p", edit]);
+    let run = world.virtnetctl(&["export", "--dpu", "bf3-a"]);
+    let errors: Vec<_> = run.stderr.lines().collect();
+    let old = "this is what was last reported, and may not hold any more: its agent last renewed its Lease ";
+    assert_eq!((run.code, errors.len()), (Some(1), 2), "{run:?}");
+    assert!(errors[0].starts_with(&format!("virtnetctl: {old}")), "{run:?}");
+    assert!(errors[1].ends_with(" is left out: whether its representor is up is not known"), "{run:?}");
+    assert!(run.stdout.starts_with(&format!("# Take care: {old}")), "{run:?}");
+    assert!(run.stdout.contains("\n# VNETS kind: Secret at "), "{run:?}");
+    assert_eq!(run.stdout.matches("\nkind: VirtnetDevice\n").count(), 3, "{run:?}");
+}
+
+#[test]
 fn what_is_wrong_is_said_in_one_line() {
     let world = World::start(&["bf3-a", "bf3-b"]);
     let export = |arguments: &[&str]| world.virtnetctl(&[&["export"], arguments].concat());

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use serde::Serialize;
 use virtnet_crds::conditions::READY;
 use virtnet_crds::{Dpu, Port, VirtnetDevice};
 use virtnet_embedded_api::human_duration;
 
+use crate::lease::Agent;
 use crate::ready;
 
 /// How much of something is in use, and how much there is.
@@ -29,40 +28,12 @@ impl Use {
     }
 }
 
-/// Whether a DPU's agent renews its Lease, by the clock of this machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "camelCase")]
-pub(crate) enum Agent {
-    /// It does.
-    Alive,
-    /// The Lease has expired: it was last renewed so long ago.
-    Silent { seconds: i64 },
-    /// There is no Lease.
-    None,
-    /// Leases can't be read.
-    Unknown,
-}
-
-impl Agent {
-    /// What its Lease tells.
-    pub(crate) fn of(lease: Option<&Lease>, now: Timestamp) -> Self {
-        let Some(spec) = lease.and_then(|lease| lease.spec.as_ref()) else { return Self::None };
-        let Some(renewed) = &spec.renew_time else { return Self::None };
-        let seconds = now.as_second() - renewed.0.as_second();
-        if seconds <= i64::from(spec.lease_duration_seconds.unwrap_or_default()) {
-            Self::Alive
-        } else {
-            Self::Silent { seconds }
-        }
-    }
-
-    fn shown(self) -> String {
-        match self {
-            Self::Alive => "alive".to_owned(),
-            Self::Silent { seconds } => format!("silent {}", human_duration(seconds)),
-            Self::None => "none".to_owned(),
-            Self::Unknown => "?".to_owned(),
-        }
+fn shown(agent: Agent) -> String {
+    match agent {
+        Agent::Alive => "alive".to_owned(),
+        Agent::Silent { seconds } => format!("silent {}", human_duration(seconds)),
+        Agent::None => "none".to_owned(),
+        Agent::Unknown => "?".to_owned(),
     }
 }
 
@@ -200,7 +171,7 @@ pub(crate) fn table(rows: &[Row]) -> Vec<Vec<String>> {
     let mut table = vec![HEAD.map(str::to_owned).to_vec()];
     for row in rows {
         let Row { name, ready: _, reason, agent, msix_per_function: _, vfs_per_pf, figures } = row;
-        let first = [name.clone(), reason.clone(), agent.shown()];
+        let first = [name.clone(), reason.clone(), shown(*agent)];
         table.push(line(&first, by_pf(vfs_per_pf), figures));
     }
     if rows.len() > 1 {
@@ -228,8 +199,6 @@ fn line(first: &[String; 3], by_pf: String, figures: &Figures) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::coordination::v1::LeaseSpec;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
     use serde_json::json;
 
     use super::*;
@@ -262,20 +231,5 @@ mod tests {
         assert_eq!(table[3][3..9], ["4/32", "4/1016", "", "12/504", "", "16"]);
         assert_eq!(super::table(&rows[..1]).len(), 2);
         assert!(table.iter().all(|row| row.len() == HEAD.len()));
-    }
-
-    #[test]
-    fn a_lease_holds_for_as_long_as_it_says() {
-        let now = Timestamp::from_second(1_000_000).unwrap();
-        let agent = |ago: i64| {
-            let spec = LeaseSpec {
-                renew_time: Some(MicroTime(Timestamp::from_second(1_000_000 - ago).unwrap())),
-                lease_duration_seconds: Some(40),
-                ..LeaseSpec::default()
-            };
-            Agent::of(Some(&Lease { spec: Some(spec), ..Lease::default() }), now)
-        };
-        assert_eq!((agent(40), agent(-3)), (Agent::Alive, Agent::Alive));
-        assert_eq!((agent(41).shown(), Agent::of(None, now)), ("silent 41s".into(), Agent::None));
     }
 }
