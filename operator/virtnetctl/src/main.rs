@@ -86,10 +86,10 @@ fn main() -> ExitCode {
         Command::Export(arguments) => block_on(export::run(arguments)),
         Command::Bundle(arguments) => block_on(bundle::run(arguments)),
     };
-    result.unwrap_or_else(|error| {
+    output::verdict(result.unwrap_or_else(|error| {
         output::error(&virtnet_agent::chain(error.as_ref()));
         ExitCode::FAILURE
-    })
+    }))
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {

@@ -1,7 +1,10 @@
 //! What people and programs see: lines, YAML or JSON on standard output, errors on standard error, a progress bar where there
 //! is a terminal.
 
-use std::io::{IsTerminal, Write};
+use std::fmt;
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,14 +12,35 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-/// A line on standard output. A reader that has gone is no error: there is nobody left to tell.
+/// Something could not be written to standard output.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// A line on standard output.
 pub(crate) fn line(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    print(format_args!("{text}\n"));
 }
 
 /// Text that ends its lines itself, on standard output.
 pub(crate) fn text(text: &str) {
-    let _ = write!(std::io::stdout().lock(), "{text}");
+    print(format_args!("{text}"));
+}
+
+/// A reader that has gone is no error: there is nobody left to tell. Any other is told once, and whoever runs on does.
+fn print(text: fmt::Arguments<'_>) {
+    let mut out = std::io::stdout().lock();
+    match out.write_fmt(text).and_then(|()| out.flush()) {
+        Err(why) if why.kind() != ErrorKind::BrokenPipe => {
+            if !LOST.swap(true, Ordering::Relaxed) {
+                error(&format!("writing to standard output: {why}"));
+            }
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// How the program ends, with this to say: what could not be written was not done.
+pub(crate) fn verdict(code: ExitCode) -> ExitCode {
+    if LOST.load(Ordering::Relaxed) { ExitCode::FAILURE } else { code }
 }
 
 /// A remark on standard error, in kubectl's manner.

@@ -99,6 +99,22 @@ fn get_prints_objects_as_json_and_yaml() {
 }
 
 #[test]
+fn what_can_not_be_written_is_an_error_but_a_reader_that_has_gone_is_none() {
+    let place = Place::new();
+    let _local = place.start(&[]);
+    let get = |output: std::process::Stdio| {
+        let mut get = place.command(binary());
+        Run::of(get.args(["get", "dpus", "-o", "yaml"]).stdout(output).output().unwrap())
+    };
+    let full = get(std::fs::File::create("/dev/full").unwrap().into()).failed(1);
+    assert_eq!(full, "virtnetctl: writing to standard output: No space left on device (os error 28)\n");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let gone = get(writer.into());
+    assert_eq!((gone.code, gone.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
 fn get_says_what_is_wrong_in_one_line() {
     let place = Place::new();
     let nowhere = place.command(binary()).arg("get").env_remove("KUBECONFIG").output().unwrap();
