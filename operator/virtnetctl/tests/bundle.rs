@@ -121,7 +121,7 @@ fn an_agent_that_is_named_is_asked() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let metrics = Metrics::default();
     metrics.observations.inc();
-    world.spawn(async move { virtnet_agent::http::serve(address, metrics).await.unwrap() });
+    world.spawn(async move { virtnet_telemetry::serve(address, metrics.probes()).await.unwrap() });
     support::eventually("the agent serves", || std::net::TcpStream::connect(address).is_ok());
     world.virtnetctl(&["bundle", "-f", "b.tar.gz", "--agent", &format!("http://{address}")]).ok();
     let files = open(&world.place.path("b.tar.gz"), "b");
