@@ -228,6 +228,11 @@ fn what_is_wrong_is_said_and_no_file_is_left() {
         nowhere.starts_with("virtnetctl: making no/such/b.tar.gz: is there a folder no/such: "),
         "{nowhere}"
     );
+    let user = bundle(&["--agent", "http://user:pass@dpu:9402"]).failed(2);
+    assert!(
+        user.contains("say http://HOST:PORT") && user.contains("without a user and a password"),
+        "{user}"
+    );
     let wrong: [&[&str]; 4] =
         [&["-n", "default", "-A"], &["--agent", "dpu:9402"], &["--ovsdb", "nowhere"], &["dpu-0"]];
     for arguments in wrong {

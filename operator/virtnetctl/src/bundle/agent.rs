@@ -18,6 +18,10 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub(crate) fn url(text: &str) -> Result<Uri, String> {
     let wanted = "say http://HOST:PORT, as the agent's --http has it";
     let url: Uri = text.parse().map_err(|error| format!("{wanted}: {error}"))?;
+    // It would be told in the bundle, and no agent asks for it.
+    if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(format!("{wanted}, without a user and a password"));
+    }
     if url.scheme_str() == Some("http") && url.authority().is_some() && url.query().is_none() {
         Ok(url)
     } else {
@@ -48,7 +52,14 @@ mod tests {
     #[test]
     fn an_address_has_a_host_and_is_not_encrypted() {
         assert!(url("http://127.0.0.1:9402").is_ok());
-        for wrong in ["127.0.0.1:9402", "https://dpu:9402", "http://", "http://dpu/?token=x", "a b"] {
+        for wrong in [
+            "127.0.0.1:9402",
+            "https://dpu:9402",
+            "http://",
+            "http://dpu/?token=x",
+            "a b",
+            "http://u:p@dpu:9402",
+        ] {
             assert!(url(wrong).unwrap_err().starts_with("say http://HOST:PORT"), "{wrong}");
         }
     }
