@@ -137,14 +137,14 @@ pub(super) fn plan(
     (Stand::not(Reason::Applying, message), ours.cloned())
 }
 
-/// What a port's keys tell of whose it is.
+/// What a port's keys tell of whose it is. Their values may be nobody else's to know, and this is read in objects and Events.
 fn clue(stranger: &Port) -> String {
     const AT_MOST: usize = 4;
     let ids = &stranger.external_ids;
-    let mut told: Vec<_> = ids.iter().take(AT_MOST).map(|(key, value)| format!("{key}={value}")).collect();
+    let mut told: Vec<_> = ids.keys().take(AT_MOST).map(String::as_str).collect();
     match ids.len() {
         0 => return String::new(),
-        count if count > AT_MOST => told.push("…".to_owned()),
+        count if count > AT_MOST => told.push("…"),
         _ => {}
     }
     format!(" (external_ids: {})", told.join(", "))

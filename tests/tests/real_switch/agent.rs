@@ -156,9 +156,7 @@ async fn a_port_of_someone_else_under_the_wanted_name_is_left_alone() {
     }
     let message = wait_for_reason(&world, "web-0", "PortConflict").await;
     assert!(
-        message.contains(first)
-            && message.contains("ovsbr1")
-            && message.contains("external_ids: owner=neutron"),
+        message.contains(first) && message.contains("ovsbr1") && message.contains("(external_ids: owner)"),
         "{message}"
     );
     let message = wait_for_reason(&world, "web-1", "PortConflict").await;

@@ -45,8 +45,10 @@ impl Contents {
             }
         }
         text.push_str(
-            "\nNever in it: Secrets, tokens, kubeconfigs, ports of others and their keys, and of objects who manages which field \
-             and what kubectl last applied.\n",
+            "\nNever in it: Secrets, tokens, kubeconfigs, and of objects who manages which field and what kubectl last applied. Of \
+             ports of others, and of keys of others on ours, no values: a device whose representor has one for a port tells \
+             of its name, its bridge and up to four of its keys, as do the Events about it. Specs, labels and annotations are \
+             as people wrote them.\n",
         );
         text
     }
