@@ -45,15 +45,17 @@ impl Standing {
     }
 }
 
-/// Why a device is not Ready, if it is not. A status about an older generation says nothing.
+/// Why a device is not Ready, if it is not. A status about an older generation says how it stood before.
 pub(crate) fn why_not(device: &VirtnetDevice) -> Option<String> {
     let name = format!("{}/{}", device.namespace().unwrap_or_default(), device.name_any());
     let status = device.status.as_ref();
     let current = status.is_some_and(|status| Some(status.observed_generation) == device.metadata.generation);
-    let ready = status
-        .and_then(|status| status.conditions.iter().find(|condition| condition.type_ == READY))
-        .filter(|_| current);
+    let ready = status.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == READY));
     match ready {
+        Some(condition) if !current => Some(format!(
+            "{name}: its status is of an older spec: {}: {}",
+            condition.reason, condition.message
+        )),
         Some(condition) if condition.status == "True" => None,
         Some(condition) => Some(format!("{name}: {}: {}", condition.reason, condition.message)),
         None => Some(format!("{name}: no agent has looked at it yet")),
@@ -113,4 +115,35 @@ pub(crate) async fn wait(
         Some(limit) => drop(tokio::time::timeout(limit, waited).await),
     }
     Ok(Standing::of(devices.values()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_status_of_an_older_spec_is_told_as_such() {
+        let why = |generation: i64, status: &serde_json::Value| {
+            let device = json!({
+                "apiVersion": virtnet_crds::API_VERSION, "kind": "VirtnetDevice",
+                "metadata": {"namespace": "n", "name": "d", "generation": generation},
+                "spec": {"function": {"hotplug": {}}}, "status": status,
+            });
+            why_not(&serde_json::from_value(device).unwrap())
+        };
+        let condition = |status: &str, reason: &str| {
+            let time = "2026-01-01T00:00:00Z";
+            json!({"observedGeneration": 1, "conditions": [{
+                "type": READY, "status": status, "reason": reason, "message": "m", "lastTransitionTime": time,
+            }]})
+        };
+        assert_eq!(why(1, &condition("True", "Ready")), None);
+        assert_eq!(why(1, &condition("False", "HostOff")).unwrap(), "n/d: HostOff: m");
+        let older = why(2, &condition("True", "Ready")).unwrap();
+        assert_eq!(older, "n/d: its status is of an older spec: Ready: m");
+        let unseen = why(1, &json!({"observedGeneration": -1})).unwrap();
+        assert_eq!(unseen, "n/d: no agent has looked at it yet");
+    }
 }
