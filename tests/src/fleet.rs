@@ -45,9 +45,14 @@ impl std::fmt::Debug for Fleet {
 impl Fleet {
     /// DPUs of these names, each with MACs of its own.
     pub fn new(client: Client, names: &[&str]) -> Self {
+        Self::of(client, names, &SimConfig::default())
+    }
+
+    /// The same with DPUs that are otherwise so.
+    pub fn of(client: Client, names: &[&str], config: &SimConfig) -> Self {
         let sims = names.iter().enumerate().map(|(index, name)| {
             let base_mac = format!("0c:c4:7a:ff:{index:02x}:00").parse().unwrap();
-            let config = SimConfig { base_mac, seed: index as u64, ..SimConfig::default() };
+            let config = SimConfig { base_mac, seed: index as u64, ..config.clone() };
             ((*name).to_owned(), Sim::new(config))
         });
         Self { client, sims: sims.collect(), leases: LEASES }

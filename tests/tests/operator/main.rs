@@ -6,4 +6,5 @@
 mod binder;
 mod leading;
 mod liveness;
+mod orders;
 mod sets;
