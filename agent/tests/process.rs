@@ -44,7 +44,8 @@ fn a_filter_that_can_not_be_understood_is_refused() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("--log virtnet=loud"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("invalid value 'virtnet=loud' for '--log <FILTER>'"), "{said}");
 }
 
 #[test]
