@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use virtnet_agent::Parts;
+use virtnet_agent::{Parts, Uid, derived_mac};
 use virtnet_netlink::{NetlinkLinks, Representors, Taps};
 use virtnet_ovsdb::{Address, OvsSwitch};
 use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
@@ -70,11 +70,13 @@ pub(crate) struct Hands {
 }
 
 impl Arguments {
-    /// Reaches for the parts. What can't be reached yet is tried again by its part itself.
-    pub(crate) fn connect(self) -> anyhow::Result<Hands> {
+    /// Reaches for the parts of the DPU of this name. What can't be reached yet is tried again by its part itself.
+    pub(crate) fn connect(self, dpu: &str) -> anyhow::Result<Hands> {
         let Self { controller: ControllerKind::Sim, switch, links, sim_firmware, sim_no_drivers } = self;
         let firmware = FirmwareConfig::guide_with(&sim_firmware).context("reading --sim-firmware")?;
-        let config = SimConfig { firmware, autoprobe: !sim_no_drivers, ..SimConfig::default() };
+        // No two cards of a fleet have MACs of their own that are alike.
+        let base_mac = derived_mac(&Uid::from(dpu));
+        let config = SimConfig { firmware, base_mac, autoprobe: !sim_no_drivers, ..SimConfig::default() };
         Ok(match (switch, links) {
             (SwitchKind::Sim, LinksKind::Sim) => {
                 let sim = Sim::new(config);

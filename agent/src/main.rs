@@ -82,7 +82,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Run { dpu, http, lease_namespace } => {
             let stopped = stopped()?;
             let client = connect(dpu.kubeconfig.as_deref()).await?;
-            let hands = dpu.hands.connect()?;
+            let hands = dpu.hands.connect(&dpu.dpu)?;
             let (clock, metrics) = (Clock::system(), Metrics::default());
             let serving = serve(http, metrics.probes());
             let config = virtnet_agent::Config { dpu: dpu.dpu, lease_namespace };
@@ -95,7 +95,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Plan { dpu, output } => {
             let client = connect(dpu.kubeconfig.as_deref()).await?;
-            let hands = dpu.hands.connect()?;
+            let hands = dpu.hands.connect(&dpu.dpu)?;
             let preview = preview::make(client, &hands.parts, &dpu.dpu).await?;
             preview.print(output)
         }
