@@ -1,18 +1,20 @@
-//! The agent's writes to its devices: finalizer and noted MACs by JSON patch, status by server-side apply.
+//! The agent's writes to its devices: finalizer and labels of MACs by JSON patch, status by server-side apply.
 
 use std::collections::BTreeSet;
 
-use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, jsonptr::PointerBuf};
+use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::{ApiResource, DeserializeGuard, DynamicObject, Status};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use virtnet_client::{finalizer_addition, finalizer_removal};
-use virtnet_crds::{API_VERSION, FUNCTION_FINALIZER, VirtnetDevice, VirtnetDeviceStatus, manager};
+use virtnet_crds::{
+    API_VERSION, FUNCTION_FINALIZER, VirtnetDevice, VirtnetDeviceStatus, mac_label, manager, noted_mac,
+};
 use virtnet_model::Mac;
 
-use crate::desired::{DeviceKey, MACS_ANNOTATION};
+use crate::desired::DeviceKey;
 
 /// The object as the API answered to a write; it need not be one that this version of the agent can decode.
 pub(crate) type Written = DeserializeGuard<VirtnetDevice>;
@@ -86,14 +88,20 @@ async fn patch(client: &Client, object: &ObjectMeta, patch: JsonPatch) -> kube::
 
 fn registration(object: &ObjectMeta, macs: &BTreeSet<Mac>) -> JsonPatch {
     let JsonPatch(mut operations) = finalizer_addition(object, FUNCTION_FINALIZER);
-    if !macs.is_empty() {
-        let list: Vec<_> = macs.iter().map(ToString::to_string).collect();
-        let list = list.join(",");
-        operations.push(if object.annotations.is_none() {
-            add(["metadata", "annotations"], json!({ MACS_ANNOTATION: list }))
-        } else {
-            add(["metadata", "annotations", MACS_ANNOTATION], json!(list))
-        });
+    let wanted: BTreeSet<_> = macs.iter().map(|mac| mac_label(&mac.to_string())).collect();
+    let Some(present) = &object.labels else {
+        if !wanted.is_empty() {
+            let labels: Value = wanted.into_iter().map(|label| (label, json!(""))).collect();
+            operations.push(add(["metadata", "labels"], labels));
+        }
+        return JsonPatch(operations);
+    };
+    for label in present.keys().filter(|key| noted_mac(key).is_some() && !wanted.contains(*key)) {
+        let path = PointerBuf::from_tokens(["metadata", "labels", label]);
+        operations.push(PatchOperation::Remove(RemoveOperation { path }));
+    }
+    for label in wanted.iter().filter(|label| !present.contains_key(*label)) {
+        operations.push(add(["metadata", "labels", label], json!("")));
     }
     JsonPatch(operations)
 }
@@ -121,6 +129,30 @@ mod tests {
             .collect();
         serde_json::from_value(json!({"code": 409, "reason": "Conflict", "details": {"causes": causes}}))
             .unwrap()
+    }
+
+    #[test]
+    fn only_the_labels_that_note_macs_are_ours() {
+        let macs: BTreeSet<Mac> = ["0c:c4:7a:ff:22:01".parse().unwrap()].into();
+        for (labels, wanted) in [
+            (json!(null), json!({"mac.virtnet.dev/0c-c4-7a-ff-22-01": ""})),
+            (
+                json!({"app": "web", "mac.virtnet.dev/0c-c4-7a-ff-22-02": ""}),
+                json!({"app": "web", "mac.virtnet.dev/0c-c4-7a-ff-22-01": ""}),
+            ),
+            // In capitals it is another label, and not found by who looks for the MAC.
+            (
+                json!({"mac.virtnet.dev/0C-C4-7A-FF-22-01": ""}),
+                json!({"mac.virtnet.dev/0C-C4-7A-FF-22-01": "", "mac.virtnet.dev/0c-c4-7a-ff-22-01": ""}),
+            ),
+        ] {
+            let mut object = json!({"metadata": {
+                "name": "a", "uid": "u", "resourceVersion": "1", "labels": labels, "finalizers": ["virtnet.dev/function"],
+            }});
+            let metadata: ObjectMeta = serde_json::from_value(object["metadata"].clone()).unwrap();
+            json_patch::patch(&mut object, &registration(&metadata, &macs)).unwrap();
+            assert_eq!(object["metadata"]["labels"], wanted);
+        }
     }
 
     #[test]

@@ -8,19 +8,14 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
+use virtnet_crds::conditions::FUNCTION_READY;
 use virtnet_crds::{
-    FUNCTION_FINALIZER, Function as FunctionChoice, FunctionType, LinkState, PortSpec, RebindPolicy,
-    Uplink as UplinkSpec, VirtnetDevice, VirtnetDeviceSpec,
+    FUNCTION_FINALIZER, Function as FunctionChoice, FunctionType, LinkState, PortSpec, Reason, RebindPolicy,
+    Uplink as UplinkSpec, VirtnetDevice, VirtnetDeviceSpec, noted_mac,
 };
 use virtnet_model::{
     BridgeName, Features, Mac, Mtu, Owner, ParseError, PfId, QueueSize, SfNumber, Uplink, VfId, VlanId, Vuid,
 };
-
-/// Annotation of a hot-plugged device: the MACs, with commas, that its function may bear.
-///
-/// It is written before the function is made or its MAC is changed, with the finalizer where that is missing too. So an
-/// agent that was killed in between, and finds the spec edited since, still knows the function for this device's.
-pub const MACS_ANNOTATION: &str = "virtnet.dev/macs";
 
 /// `metadata.uid` of a device.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,10 +86,16 @@ pub struct Device {
     pub deleting: bool,
     /// It bears our finalizer.
     pub finalizer: bool,
-    /// The MACs of its annotation.
+    /// The MACs that its labels note: a hot-plugged function's, and one that is declared for another.
+    ///
+    /// They are written before the function is made or its MAC is changed, with the finalizer where that is missing too. So
+    /// an agent that was killed in between, and finds the spec edited since, still knows the function for this device's;
+    /// and no other agent of the fleet makes a function with the same MAC.
     pub macs: BTreeSet<Mac>,
     /// The function that its status last told of.
     pub known: Option<Known>,
+    /// Its status tells that the wanted MAC is another's.
+    pub mac_refused: bool,
     /// What its spec wants, or why that can't be understood.
     pub wanted: Result<Wanted, Unusable>,
 }
@@ -102,6 +103,8 @@ pub struct Device {
 /// The function that a status told of: a hint, believed only where the DPU agrees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
+    /// The MAC.
+    pub mac: Option<Mac>,
     /// The MAC of a hot-plugged function: by it the function is found again.
     pub hotplug_mac: Option<Mac>,
     /// The VUID, which names a function only together with MAC and SF.
@@ -115,6 +118,8 @@ pub struct Known {
 pub struct Wanted {
     /// Which function.
     pub function: WantedFunction,
+    /// The MAC that the spec names, which others may have too; `None`: one derived of the uid, or the controller's own.
+    pub declared_mac: Option<Mac>,
     /// MTU in bytes; `None`: the controller's own.
     pub mtu: Option<Mtu>,
     /// Virtqueues, the control queue included; `None`: the controller's own.
@@ -216,24 +221,30 @@ pub fn derived_mac(uid: &Uid) -> Mac {
     Mac::local([digest[0], digest[1], digest[2], digest[3], digest[4]])
 }
 
-fn noted_macs(list: &str) -> BTreeSet<Mac> {
-    list.split(',').filter_map(|mac| mac.trim().parse().ok()).collect()
+fn noted_macs(metadata: &ObjectMeta) -> BTreeSet<Mac> {
+    let keys = metadata.labels.iter().flat_map(|labels| labels.keys());
+    keys.filter_map(|key| noted_mac(key)?.parse().ok()).collect()
 }
 
 impl Device {
     /// Parses an object as the API server gave it.
     pub fn parse(object: &VirtnetDevice) -> Self {
         let uid = Uid::from(object.uid().unwrap_or_default().as_str());
-        let macs = object.annotations().get(MACS_ANNOTATION).map(|list| noted_macs(list)).unwrap_or_default();
         let status = object.status.as_ref();
-        let known = status.and_then(|status| status.function.as_ref()).map(|function| Known {
-            hotplug_mac: (function.type_ == FunctionType::HotPlug)
-                .then(|| function.mac.as_deref().and_then(|mac| mac.parse().ok()))
-                .flatten(),
-            vuid: function.vuid.parse().ok(),
-            sf: status
-                .and_then(|status| status.representor.as_ref()?.sf_number)
-                .and_then(|number| number.try_into().ok()),
+        let known = status.and_then(|status| status.function.as_ref()).map(|function| {
+            let mac = function.mac.as_deref().and_then(|mac| mac.parse().ok());
+            Known {
+                mac,
+                hotplug_mac: mac.filter(|_| function.type_ == FunctionType::HotPlug),
+                vuid: function.vuid.parse().ok(),
+                sf: status
+                    .and_then(|status| status.representor.as_ref()?.sf_number)
+                    .and_then(|number| number.try_into().ok()),
+            }
+        });
+        let mut conditions = status.into_iter().flat_map(|status| &status.conditions);
+        let mac_refused = conditions.any(|condition| {
+            condition.type_ == FUNCTION_READY && condition.reason == Reason::MacClaimed.as_str()
         });
         Self {
             key: DeviceKey::of(&object.metadata),
@@ -241,8 +252,9 @@ impl Device {
             created: object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             deleting: object.metadata.deletion_timestamp.is_some(),
             finalizer: object.finalizers().iter().any(|finalizer| finalizer == FUNCTION_FINALIZER),
-            macs,
+            macs: noted_macs(&object.metadata),
             known,
+            mac_refused,
             wanted: Wanted::parse(&object.spec, &uid),
             uid,
         }
@@ -251,7 +263,6 @@ impl Device {
     /// An object that could not be decoded: what its metadata tells is enough to leave its function in peace, and to
     /// delete it.
     pub fn undecodable(metadata: &ObjectMeta, error: &str) -> Self {
-        let list = metadata.annotations.as_ref().and_then(|annotations| annotations.get(MACS_ANNOTATION));
         Self {
             key: DeviceKey::of(metadata),
             uid: Uid::from(metadata.uid.as_deref().unwrap_or_default()),
@@ -259,8 +270,9 @@ impl Device {
             created: metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             deleting: metadata.deletion_timestamp.is_some(),
             finalizer: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FUNCTION_FINALIZER),
-            macs: list.map(|list| noted_macs(list)).unwrap_or_default(),
+            macs: noted_macs(metadata),
             known: None,
+            mac_refused: false,
             wanted: Err(Unusable { field: "", reason: error.to_owned() }),
         }
     }
@@ -268,6 +280,11 @@ impl Device {
     /// The MAC that its function is to have, if any is wanted.
     pub fn wanted_mac(&self) -> Option<Mac> {
         self.wanted.as_ref().ok().and_then(|wanted| wanted.function.mac())
+    }
+
+    /// Whether the wanted MAC is one that its spec names.
+    pub fn declares_mac(&self) -> bool {
+        self.wanted.as_ref().is_ok_and(|wanted| wanted.declared_mac.is_some())
     }
 
     /// The MAC that its hot-plugged function is to have; `None` where it is of another kind or can't be understood.
@@ -283,8 +300,8 @@ impl Device {
         self.wanted_hotplug_mac().into_iter().chain(self.told_macs())
     }
 
-    /// The MACs that the object tells of beside its spec: the status what its function last bore, the annotation what that
-    /// may bear.
+    /// The MACs that the object tells of beside its spec: the status what its function last bore, the labels what that may
+    /// bear.
     pub fn told_macs(&self) -> impl Iterator<Item = Mac> + '_ {
         let known = self.known.as_ref().and_then(|known| known.hotplug_mac);
         known.into_iter().chain(self.macs.iter().copied())
@@ -353,6 +370,7 @@ impl Wanted {
         });
         Ok(Self {
             function,
+            declared_mac: mac,
             mtu: mtu.map(|mtu| Mtu::try_from(u32::from(mtu))).transpose().map_err(Unusable::at("mtu"))?,
             max_queues: queues.max,
             queue_size: queues

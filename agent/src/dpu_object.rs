@@ -1,7 +1,7 @@
 //! The `Dpu` object: made at start if absent, kept from deletion while devices are bound, its status written at most once
 //! a second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use json_patch::Patch as JsonPatch;
@@ -20,7 +20,8 @@ use virtnet_crds::{
     manager,
 };
 use virtnet_model::{
-    ControllerState, EswitchPort, FirmwareState, Function, FunctionKind, Limits, SubFunction,
+    ControllerState, EswitchPort, FirmwareState, Function, FunctionId, FunctionKind, Limits, PfId,
+    SubFunction, VfId,
 };
 
 use crate::api::is_held_by_operator;
@@ -33,6 +34,9 @@ use crate::status::{feature_names, function_type};
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The longest that is waited after writes that failed.
 const LONGEST: Duration = Duration::from_secs(60);
+
+/// After so many writes that failed in a row nothing waits for the next: a deletion always ends.
+const GIVEN_UP: u32 = 6;
 
 /// The object as last seen, and when its status was last written.
 #[derive(Debug, Default)]
@@ -68,6 +72,17 @@ impl DpuObject {
     /// The object as last seen.
     pub(crate) fn object(&self) -> Option<&Dpu> {
         self.object.as_ref()
+    }
+
+    /// Functions that the object says nobody declares; `None` where it isn't there, or could not be written for long.
+    pub(crate) fn reported(&self) -> Option<BTreeSet<FunctionId>> {
+        let status = self.object.as_ref().filter(|_| self.failures < GIVEN_UP)?.status.as_ref()?;
+        let id = |function: &UndeclaredFunction| {
+            let pf = PfId::try_from(u32::from(function.pf?)).ok()?;
+            let vf = function.vf.map(|vf| VfId::try_from(u32::from(vf))).transpose().ok()?;
+            Some(vf.map_or_else(|| FunctionId::pf(pf), |vf| FunctionId::vf(pf, vf)))
+        };
+        Some(status.undeclared.iter().filter_map(id).collect())
     }
 
     /// Takes in what the watch tells: the object, or that there is none.

@@ -9,11 +9,12 @@ use kube::Client;
 use tokio::sync::Semaphore;
 use virtnet_client::chain;
 use virtnet_crds::Reason;
-use virtnet_model::{ErrorKind, PartError, Refusal, SwitchChange};
+use virtnet_model::{ErrorKind, Mac, PartError, Refusal, SwitchChange};
 
 use crate::api::{self, Written};
 use crate::observe::Parts;
-use crate::plan::Step;
+use crate::plan::{Step, claimed};
+use crate::rivals::{Claimant, Rival, Rivals};
 
 /// How many calls to the controller are under way at once.
 const CONTROLLER_CALLS: usize = 16;
@@ -27,6 +28,7 @@ const GIVE_UP: Duration = Duration::from_secs(120);
 pub(crate) struct Hands {
     parts: Parts,
     client: Client,
+    rivals: Rivals,
     controller_calls: Arc<Semaphore>,
     api_calls: Arc<Semaphore>,
 }
@@ -41,6 +43,14 @@ pub(crate) struct StepError {
     pub message: String,
     /// The object had changed meanwhile: no failure, only to be planned anew.
     pub conflict: bool,
+    /// Who has the MAC that was to be claimed.
+    pub rival: Option<Rival>,
+}
+
+impl StepError {
+    fn new(reason: Reason, message: String) -> Self {
+        Self { reason, message, conflict: false, rival: None }
+    }
 }
 
 /// What came of a step.
@@ -54,9 +64,10 @@ pub(crate) struct Done {
 
 impl Hands {
     /// Hands on these parts and this API.
-    pub(crate) fn new(parts: Parts, client: Client) -> Self {
+    pub(crate) fn new(parts: Parts, client: Client, dpu: String) -> Self {
         Self {
             parts,
+            rivals: Rivals::new(client.clone(), dpu),
             client,
             controller_calls: Arc::new(Semaphore::new(CONTROLLER_CALLS)),
             api_calls: Arc::new(Semaphore::new(API_CALLS)),
@@ -68,17 +79,22 @@ impl Hands {
         Arc::clone(&self.api_calls)
     }
 
+    /// Waits until this one has the MAC no longer.
+    pub(crate) fn given_up(&self, mac: Mac, rival: Rival) -> BoxFuture<'static, ()> {
+        let rivals = self.rivals.clone();
+        Box::pin(async move { rivals.given_up(mac, &rival).await })
+    }
+
     /// Takes one step that is not the switch's. `object`: the metadata of the device's object, for steps on it.
     pub(crate) fn take(&self, step: Step, object: Option<Arc<ObjectMeta>>) -> BoxFuture<'static, Done> {
         let hands = self.clone();
         Box::pin(async move {
             let result = match tokio::time::timeout(GIVE_UP, hands.call(&step, object.as_deref())).await {
                 Ok(result) => result,
-                Err(_) => Err(StepError {
-                    reason: Reason::StepFailed,
-                    message: format!("{step}: no answer in {} s", GIVE_UP.as_secs()),
-                    conflict: false,
-                }),
+                Err(_) => {
+                    let message = format!("{step}: no answer in {} s", GIVE_UP.as_secs());
+                    Err(StepError::new(Reason::StepFailed, message))
+                }
             };
             Done { step, result }
         })
@@ -96,10 +112,7 @@ impl Hands {
                 Ok(Err(error)) => vec![Err(from_part(&error)); steps.len()],
                 Err(_) => {
                     let message = format!("no answer from Open vSwitch in {} s", GIVE_UP.as_secs());
-                    vec![
-                        Err(StepError { reason: Reason::SwitchUnavailable, message, conflict: false });
-                        steps.len()
-                    ]
+                    vec![Err(StepError::new(Reason::SwitchUnavailable, message)); steps.len()]
                 }
             };
             steps
@@ -119,6 +132,15 @@ impl Hands {
                     .await
                     .map(Some)
                     .map_err(|error| from_api(step, &error))
+            }
+            Step::ClaimMac { device, mac, bore, created, .. } => {
+                let _permit = self.api_calls.acquire().await;
+                let claimant = Claimant { uid: &device.uid, bore: *bore, created: *created };
+                match self.rivals.of(*mac, claimant).await {
+                    Ok(None) => Ok(None),
+                    Ok(Some(rival)) => Err(from_rival(*mac, rival)),
+                    Err(error) => Err(from_api(step, &error)),
+                }
             }
             Step::Release { .. } => {
                 let _permit = self.api_calls.acquire().await;
@@ -164,6 +186,7 @@ fn port_change(step: &Step) -> Option<SwitchChange> {
             Some(SwitchChange::RemovePort { name: name.clone(), owner: owner.clone() })
         }
         Step::Register { .. }
+        | Step::ClaimMac { .. }
         | Step::Release { .. }
         | Step::Unplug { .. }
         | Step::Hotplug { .. }
@@ -179,13 +202,24 @@ fn done(result: Result<(), PartError>) -> Result<Option<Written>, StepError> {
 }
 
 fn gone(step: &Step) -> StepError {
-    StepError { reason: Reason::StepFailed, message: format!("{step}: its object is gone"), conflict: false }
+    StepError::new(Reason::StepFailed, format!("{step}: its object is gone"))
 }
 
 fn from_api(step: &Step, error: &kube::Error) -> StepError {
     // A JSON patch whose tests fail is answered with 422, one that comes too late with 409.
     let conflict = matches!(error, kube::Error::Api(status) if [404, 409, 422].contains(&status.code));
-    StepError { reason: Reason::StepFailed, message: format!("{step}: {}", chain(error)), conflict }
+    StepError { conflict, ..StepError::new(Reason::StepFailed, format!("{step}: {}", chain(error))) }
+}
+
+/// Who is junior sees the senior's note in turn and gives its own up, or already has the function that it noted the MAC for.
+fn from_rival(mac: Mac, rival: Rival) -> StepError {
+    let error = if let Rival::Device { is_senior: false, .. } = rival {
+        let message = format!("MAC {mac} is noted by {rival} too, which is younger and may give it up");
+        StepError { conflict: true, ..StepError::new(Reason::Creating, message) }
+    } else {
+        StepError::new(Reason::MacClaimed, claimed(mac, &rival))
+    };
+    StepError { rival: Some(rival), ..error }
 }
 
 fn from_part(error: &PartError) -> StepError {
@@ -193,7 +227,7 @@ fn from_part(error: &PartError) -> StepError {
         ErrorKind::Unavailable | ErrorKind::Failed => Reason::StepFailed,
         ErrorKind::Refused(refusal) => reason_of(refusal),
     };
-    StepError { reason, message: chain(error), conflict: false }
+    StepError::new(reason, chain(error))
 }
 
 /// A part's refusal as a condition's reason.

@@ -28,6 +28,7 @@ impl Key {
         let device = |uid: &Uid| Self::Device(uid.clone(), step.part());
         match step {
             Step::Register { device: of, .. }
+            | Step::ClaimMac { device: of, .. }
             | Step::Release { device: of }
             | Step::Unplug { device: of, .. }
             | Step::Hotplug { device: of, .. }

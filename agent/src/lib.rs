@@ -10,6 +10,7 @@ mod execute;
 mod gather;
 mod key;
 mod lease;
+mod macs;
 mod metrics;
 mod observe;
 mod plan;
@@ -17,6 +18,7 @@ pub mod preview;
 mod reconciler;
 mod report;
 mod retry;
+mod rivals;
 mod status;
 mod suspects;
 

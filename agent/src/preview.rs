@@ -69,6 +69,8 @@ pub async fn make(client: Client, parts: &Parts, dpu: &str) -> anyhow::Result<Pr
         observed: &observed,
         busy: &BTreeSet::new(),
         held: &BTreeMap::new(),
+        free: &BTreeMap::new(),
+        reported: None,
         suspects: &BTreeSet::new(),
     });
     let waiting = plan.devices.iter().filter_map(|(uid, assessment)| match assessment.overall() {

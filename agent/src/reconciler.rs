@@ -28,9 +28,10 @@ use crate::dpu_object::{self, DpuObject, dpu_status};
 use crate::execute::{Done, Hands};
 use crate::gather::{Gather, more_ports_to_come};
 use crate::key::Key;
+use crate::macs::Macs;
 use crate::metrics::{Metrics, StepLabels};
 use crate::observe::{Observed, Parts};
-use crate::plan::{Assessment, For, Input, Part, Plan, Step, plan};
+use crate::plan::{Assessment, For, Free, Input, Part, Plan, Step, plan};
 use crate::report::{Reports, Verdict, is_ready};
 use crate::retry::Retries;
 use crate::status::device_status;
@@ -83,6 +84,7 @@ pub(crate) struct Reconciler {
     retries: Retries,
     reports: Reports,
     suspects: Suspects,
+    macs: Macs,
     gather: Gather,
     /// Devices whose status is being written, and whether it was to be judged again meanwhile.
     reporting: BTreeMap<Uid, bool>,
@@ -104,6 +106,8 @@ enum Finished {
     Dpu(Box<kube::Result<Dpu>>),
     /// A device that left, and its object as it is now.
     Left(Box<Device>, Box<Option<DynamicObject>>),
+    /// The MAC that the device waits for was given up; or the wait was.
+    MacGivenUp(Uid),
 }
 
 /// What came of writing a status.
@@ -119,7 +123,7 @@ struct Reported {
 impl Reconciler {
     /// A reconciler that knows nothing yet.
     pub(crate) fn new(around: Surroundings) -> Self {
-        let hands = Hands::new(around.parts.clone(), around.client.clone());
+        let hands = Hands::new(around.parts.clone(), around.client.clone(), around.dpu.clone());
         Self {
             api_calls: hands.api_calls(),
             hands,
@@ -130,6 +134,7 @@ impl Reconciler {
             retries: Retries::default(),
             reports: Reports::default(),
             suspects: Suspects::default(),
+            macs: Macs::default(),
             gather: Gather::default(),
             reporting: BTreeMap::new(),
             work: FuturesUnordered::new(),
@@ -266,6 +271,11 @@ impl Reconciler {
             }
             Finished::Status(reported) => self.reported(*reported),
             Finished::Left(device, object) => self.left(*device, *object),
+            Finished::MacGivenUp(uid) => {
+                self.retries.succeeded(&Key::Device(uid.clone(), Part::Mac));
+                self.macs.waits_no_longer(&uid);
+                self.dirty = true;
+            }
             Finished::Dpu(result) => {
                 match *result {
                     Ok(object) => self.dpu.written(object, Instant::now()),
@@ -302,6 +312,7 @@ impl Reconciler {
         self.retries.prune(&self.devices.for_planning());
         let spec = self.dpu.spec();
         let all_devices = self.devices.for_planning();
+        self.macs.prune(&all_devices);
         let Plan { steps, devices, suspects, dpu } = plan(&Input {
             dpu: &self.around.dpu,
             dpu_spec: &spec,
@@ -309,6 +320,8 @@ impl Reconciler {
             observed,
             busy: &self.busy.of_devices(),
             held: &self.retries.held(now),
+            free: self.macs.free(),
+            reported: self.dpu.reported().as_ref(),
             suspects: &self.suspects.ripe(now),
         });
         self.suspects.seen(suspects, now);
@@ -411,8 +424,12 @@ impl Reconciler {
                 if let Some(object) = object {
                     self.devices.written(object);
                 }
-                if let (Step::Release { .. }, Some(uid)) = (&step, &uid) {
-                    self.devices.released(uid);
+                match &step {
+                    Step::Release { device } => self.devices.released(&device.uid),
+                    Step::ClaimMac { device, mac, noted, .. } => {
+                        self.macs.is_free(&device.uid, Free { mac: *mac, noted: *noted });
+                    }
+                    _ => {}
                 }
             }
             Err(error) => {
@@ -420,6 +437,15 @@ impl Reconciler {
                 let device = uid.as_ref().and_then(|uid| all_devices.get(uid));
                 if device.is_none() && uid.is_some() {
                     return;
+                }
+                if let (Step::ClaimMac { device, mac, .. }, Some(rival)) = (&step, error.rival)
+                    && let Some(wait) = self.macs.wait(&device.uid, *mac, self.hands.given_up(*mac, rival))
+                {
+                    let uid = device.uid.clone();
+                    self.work.push(Box::pin(async move {
+                        wait.await;
+                        Finished::MacGivenUp(uid)
+                    }));
                 }
                 let news =
                     self.retries.failed(key, device, Instant::now(), error.reason, error.message.clone());
@@ -434,7 +460,7 @@ impl Reconciler {
     /// Whether a step that was taken deserves an Event: what changes the DPU, and repairs of what was Ready.
     fn is_news(&self, step: &Step, uid: Option<&Uid>) -> bool {
         match step {
-            Step::Register { .. } | Step::Release { .. } => false,
+            Step::Register { .. } | Step::ClaimMac { .. } | Step::Release { .. } => false,
             Step::SetLink { .. } | Step::SetPort { .. } => uid
                 .and_then(|uid| self.devices.object(uid))
                 .is_some_and(|object| object.status.as_ref().is_some_and(is_ready)),

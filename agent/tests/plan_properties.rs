@@ -12,7 +12,7 @@ mod properties {
     use std::collections::{BTreeMap, BTreeSet};
 
     use jiff::Timestamp;
-    use virtnet_agent::{Part, Plan, Stand, Step, Uid, WantedFunction, device_status, plan};
+    use virtnet_agent::{Free, Part, Plan, Stand, Step, Uid, WantedFunction, device_status, plan};
     use virtnet_crds::Reason;
     use virtnet_crds::conditions::{RECONCILING, STALLED};
     use virtnet_model::{FunctionId, FunctionKind, IfName, Owner, Port, SfNumber, Target};
@@ -52,6 +52,7 @@ mod properties {
             .map(|step| step.event_reason())
             .collect();
         let expected = [
+            "MacClaimed",
             "Modified",
             "Plugged",
             "PortRemoved",
@@ -131,6 +132,11 @@ mod properties {
                 assert!(bearer.is_none(), "{step}: {bearer:?} has the MAC");
                 let object = &world.devices[&device.uid];
                 assert!(object.finalizer && object.macs.contains(&request.mac), "{step} is not registered");
+                let looked_for = world.free.get(&device.uid);
+                assert!(
+                    !object.declares_mac() || looked_for == Some(&Free { mac: request.mac, noted: true }),
+                    "{step}: nobody looked whether another of the fleet has the MAC"
+                );
                 assert!(!object.deleting, "{step}: it is being deleted");
                 let own = state.functions.values().find(|function| {
                     function.kind == FunctionKind::HotPlug
@@ -148,14 +154,18 @@ mod properties {
 
     #[test]
     fn no_function_is_two_devices() {
-        for_every_world(|_, plan| {
+        for_every_world(|world, plan| {
             let mut held = BTreeMap::new();
             for (uid, assessment) in &plan.devices {
-                if let Some(function) = &assessment.found {
-                    let other = held.insert(function.id, uid);
-                    assert!(other.is_none(), "{} is {uid}'s and {other:?}'s", function.id);
-                    assert!(!plan.dpu.undeclared.contains(&function.id), "{} is declared", function.id);
-                }
+                let (Some(function), device) = (&assessment.found, &world.devices[uid]) else { continue };
+                let other = held.insert(function.id, uid);
+                assert!(other.is_none(), "{} is {uid}'s and {other:?}'s", function.id);
+                // One of the two tells the fleet of its MAC at any time: its object, or the report.
+                let known = device.known.as_ref().and_then(|known| known.mac) == Some(function.mac);
+                let told = known || device.macs.contains(&function.mac);
+                let reported = plan.dpu.undeclared.contains(&function.id);
+                assert!(told || reported, "nothing tells of {}", function.id);
+                assert!(device.deleting || !(told && reported), "{} is declared", function.id);
             }
         });
     }

@@ -25,6 +25,7 @@ use crate::tuning::{LinkState, Queues, RebindPolicy};
     category = "virtnet",
     doc = "One virtio-net function of a DPU, and the Open vSwitch port of its representor.",
     selectable = ".spec.dpu",
+    selectable = ".status.function.mac",
     validation = rules::function_is_immutable(),
     validation = rules::dpu_is_fixed_while_function_exists(),
     printcolumn(name = "DPU", type_ = "string", json_path = ".spec.dpu"),

@@ -63,8 +63,8 @@ pub use function::{
     Function, FunctionSpec, HotplugFunction, NotOneFunction, StaticFunction, Uplink, VfFunction,
 };
 pub use names::{
-    API_VERSION, BOUND_FINALIZER, CATEGORY, FUNCTION_FINALIZER, GROUP, LEASE_NAMESPACE, REVISION_ANNOTATION,
-    SET_LABEL, VERSION, external_id, manager,
+    API_VERSION, BOUND_FINALIZER, CATEGORY, FUNCTION_FINALIZER, GROUP, LEASE_NAMESPACE, MAC_LABEL_PREFIX,
+    REVISION_ANNOTATION, SET_LABEL, VERSION, external_id, mac_label, manager, noted_mac,
 };
 pub use port::PortSpec;
 pub use reasons::{Outlook, Reason};

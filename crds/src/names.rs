@@ -19,6 +19,25 @@ pub const LEASE_NAMESPACE: &str = "virtnet-system";
 
 /// Label on a device made from a set: the name of that `VirtnetDeviceSet`.
 pub const SET_LABEL: &str = "virtnet.dev/set";
+/// Prefix of the labels that note the MACs which a device's function bears or may come to bear, one label a MAC.
+///
+/// Its agent writes them before a MAC is used, and looks by them for others of the fleet that have it.
+pub const MAC_LABEL_PREFIX: &str = "mac.virtnet.dev/";
+
+/// The key of the label that notes this MAC, such as `mac.virtnet.dev/0c-c4-7a-ff-22-93` for `0c:c4:7a:ff:22:93`.
+#[must_use]
+pub fn mac_label(mac: &str) -> String {
+    format!("{MAC_LABEL_PREFIX}{}", mac.to_ascii_lowercase().replace(':', "-"))
+}
+
+/// The MAC that a label of this key notes, with colons; `None` for any other label. Where the key is not as [`mac_label`]
+/// writes it, nobody who looks for the MAC would find it, so that notes nothing.
+#[must_use]
+pub fn noted_mac(label: &str) -> Option<String> {
+    let mac = label.strip_prefix(MAC_LABEL_PREFIX)?.replace('-', ":");
+    (mac_label(&mac) == label).then_some(mac)
+}
+
 /// Annotation on a device made from a set: which of its templates it was made from or last changed to.
 pub const REVISION_ANNOTATION: &str = "virtnet.dev/set-revision";
 

@@ -85,7 +85,7 @@ reasons! {
     MsixFixed Stalled ["Ready", "FunctionReady"] "The MSI-X vectors of a PF can not be changed in this generation.";
     SfNumberInUse Waiting ["Ready", "FunctionReady"] "The wanted SF number is in use on the port.";
     FunctionClaimed Waiting ["Ready", "FunctionReady", "RepresentorReady", "PortReady"] "Another device has the same function.";
-    MacClaimed Waiting ["Ready", "FunctionReady"] "Another device or function has the same MAC address.";
+    MacClaimed Waiting ["Bound", "Ready", "FunctionReady"] "Another device or function has the same MAC address.";
     Undecodable Stalled ["Ready", "FunctionReady", "RepresentorReady"] "The spec can not be understood by this version.";
     RepresentorAbsent Waiting ["Ready", "RepresentorReady"] "The representor netdev has not appeared.";
     RepresentorDown Working ["Ready", "RepresentorReady"] "The representor is down and being set up.";

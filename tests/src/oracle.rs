@@ -26,7 +26,7 @@ pub struct Oracle {
     wanted: BTreeMap<String, BTreeSet<Mac>>,
     /// Devices whose spec was ever changed in what a driver in use, or a rebind policy, may keep from being made so.
     edited: BTreeSet<String>,
-    /// Devices that were robbed of finalizer and annotations: what was known of them by those may be lost.
+    /// Devices that were robbed of finalizer and labels: what was known of them by those may be lost.
     robbed: BTreeSet<String>,
     /// Devices that were ever another DPU's.
     moved: BTreeSet<String>,
@@ -78,7 +78,7 @@ impl Oracle {
         self.edited.insert(uid(device));
     }
 
-    /// Someone took finalizer and annotations off.
+    /// Someone took finalizer and labels off.
     pub fn robbed(&mut self, device: &VirtnetDevice) {
         self.robbed.insert(uid(device));
     }

@@ -295,7 +295,7 @@ impl Story<'_> {
         self.note(format_args!("replace {}", device.name_any()));
         self.oracle.robbed(&device);
         device.metadata.finalizers = None;
-        device.metadata.annotations = None;
+        device.metadata.labels = None;
         device.metadata.managed_fields = None;
         self.world.devices().replace(&device.name_any(), &PostParams::default(), &device).await?;
         Ok(())

@@ -17,7 +17,7 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 use virtnet_agent::{Clock, Config, Metrics, Parts};
-use virtnet_crds::{API_VERSION, Dpu, LEASE_NAMESPACE, VirtnetDevice};
+use virtnet_crds::{API_VERSION, Dpu, LEASE_NAMESPACE, VirtnetDevice, mac_label};
 use virtnet_sim::{Sim, SimConfig};
 use virtnet_tests::control_plane::{ControlPlane, client_of};
 use virtnet_tests::kubectl::Kubectl;
@@ -242,14 +242,16 @@ async fn writes_only_its_own(admin: &Client, agent: &Client, own: &str) {
     assert_eq!(refusal(mine.patch_status("theirs", &patch_params(), &status).await), theirs);
 
     let merge = |patch: Value| (PatchParams::default(), Patch::Merge(patch));
-    let (params, finalizer) =
-        merge(json!({"metadata": {"finalizers": ["virtnet.dev/function"], "annotations": {"a": "b"}}}));
+    let (params, finalizer) = merge(
+        json!({"metadata": {"finalizers": ["virtnet.dev/function"], "labels": {mac_label("0c:c4:7a:ff:22:93"): ""}}}),
+    );
     mine.patch("mine", &params, &finalizer).await.unwrap();
     assert_eq!(refusal(mine.patch("theirs", &params, &finalizer).await), theirs);
     for change in [
         json!({"spec": {"mtu": 9000}}),
         json!({"spec": {"dpu": "bf3-z"}}),
         json!({"metadata": {"labels": {"a": "b"}}}),
+        json!({"metadata": {"annotations": {"a": "b"}}}),
         json!({"metadata": {"ownerReferences": [
             {"apiVersion": "v1", "kind": "Namespace", "name": "default", "uid": "no-such"},
         ]}}),
@@ -258,8 +260,8 @@ async fn writes_only_its_own(admin: &Client, agent: &Client, own: &str) {
         assert_eq!(
             refusal(mine.patch("mine", &params, &patch).await),
             format!(
-                "{begin}update VirtnetDevice {own}/mine in its spec, labels or owners: it writes only finalizers, \
-                 annotations and status"
+                "{begin}update VirtnetDevice {own}/mine in its spec, labels, annotations or owners: it writes only \
+                 finalizers, status and labels that note MACs"
             )
         );
     }
@@ -319,11 +321,16 @@ async fn writes_only_its_own_dpu(agent: &Client, own: &str) {
     dpus.patch_status(own, &patch_params(), &status).await.unwrap();
     let patch = Patch::Merge(json!({"metadata": {"finalizers": ["virtnet.dev/bound"]}}));
     dpus.patch(own, &PatchParams::default(), &patch).await.unwrap();
-    for change in [json!({"spec": {"controller": {}}}), json!({"metadata": {"labels": {"rack": "r1"}}})] {
+    for change in [
+        json!({"spec": {"controller": {}}}),
+        json!({"metadata": {"labels": {"rack": "r1"}}}),
+        json!({"metadata": {"labels": {mac_label("0c:c4:7a:ff:22:93"): ""}}}),
+    ] {
         assert_eq!(
             refusal(dpus.patch(own, &PatchParams::default(), &Patch::Merge(change)).await),
             format!(
-                "{begin}update Dpu {own} in its spec, labels or owners: it writes only finalizers, annotations and status"
+                "{begin}update Dpu {own} in its spec, labels, annotations or owners: it writes only finalizers, status and \
+                 labels that note MACs"
             )
         );
     }

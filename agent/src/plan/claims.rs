@@ -4,7 +4,7 @@
 //! serves capacity. A MAC is kept by who bears it or has it handed over for a VF to come, then by who noted it; service
 //! with another MAC counts for nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use virtnet_model::{ControllerState, Function, FunctionId, FunctionKind, Mac};
 
@@ -21,8 +21,8 @@ pub struct Claims<'a> {
     function_losers: BTreeMap<Uid, DeviceKey>,
     /// Devices that can't have the MAC they want, with who has it.
     mac_losers: BTreeMap<Uid, String>,
-    /// Functions that belong to a device.
-    held: BTreeSet<FunctionId>,
+    /// The devices that functions belong to.
+    held: BTreeMap<FunctionId, Uid>,
 }
 
 /// Why a hot-plugged function is taken for a device's.
@@ -74,7 +74,7 @@ impl<'a> Claims<'a> {
             functions: BTreeMap::new(),
             function_losers: BTreeMap::new(),
             mac_losers: BTreeMap::new(),
-            held: BTreeSet::new(),
+            held: BTreeMap::new(),
         };
         claims.decide_places(state);
         claims.decide_hotplugged(state);
@@ -97,13 +97,13 @@ impl<'a> Claims<'a> {
         self.mac_losers.get(&device.uid).map(String::as_str)
     }
 
-    /// Whether the function is some device's.
-    pub fn is_declared(&self, function: FunctionId) -> bool {
-        self.held.contains(&function)
+    /// Whose the function is.
+    pub fn holder(&self, function: FunctionId) -> Option<&Uid> {
+        self.held.get(&function)
     }
 
     fn hold(&mut self, device: &Device, function: FunctionId) {
-        self.held.insert(function);
+        self.held.insert(function, device.uid.clone());
         self.functions.insert(device.uid.clone(), function);
     }
 
@@ -148,7 +148,7 @@ impl<'a> Claims<'a> {
                     .filter_map(|mac| by_mac.get(&mac))
                     .flatten()
                     .find(|function| {
-                        !self.held.contains(&function.id) && evidence.speaks_for(device, function)
+                        !self.held.contains_key(&function.id) && evidence.speaks_for(device, function)
                     })
                     .map(|function| function.id);
                 if let Some(id) = found {
@@ -204,7 +204,7 @@ impl<'a> Claims<'a> {
 }
 
 /// The place in the device table that a static PF or a VF has by its declaration.
-fn place(device: &Device) -> Option<FunctionId> {
+pub(super) fn place(device: &Device) -> Option<FunctionId> {
     match &device.wanted {
         Ok(Wanted { function: WantedFunction::Static { pf, .. }, .. }) => Some(FunctionId::pf(*pf)),
         Ok(Wanted { function: WantedFunction::Vf { pf, vf, .. }, .. }) => Some(FunctionId::vf(*pf, *vf)),

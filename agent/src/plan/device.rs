@@ -1,12 +1,10 @@
 //! One device: registration, then function, representor and port; or their removal where it is being deleted.
 
-use std::collections::BTreeSet;
-
 use virtnet_crds::Reason;
-use virtnet_model::{ControllerState, Function, FunctionKind, Mac};
+use virtnet_model::{ControllerState, Function, FunctionKind};
 
 use super::budget::{Budget, sf_exhausted};
-use super::{Assessment, Claims, For, Input, Part, Removal, Stand, Step, function, port, representor};
+use super::{Assessment, Claims, For, Input, Part, Removal, Stand, Step, function, mac, port, representor};
 use crate::desired::{Device, Wanted};
 
 /// Plans what one device needs now.
@@ -55,7 +53,8 @@ fn plan_presence(
         let message = format!("{holder} declares the same function and holds it; delete one of the two");
         return Assessment::all(Reason::FunctionClaimed, &message, wanted.port.is_some());
     }
-    register(input, claims, device, found, steps);
+    register(input, claims, device, found, state, steps);
+    mac::look(input, claims, device, found, state, steps);
     let outcome = function::plan(input, claims, device, wanted, state, found, budget, steps);
     let (representor, port, found_port) = match found {
         None => {
@@ -95,17 +94,14 @@ fn plan_presence(
     }
 }
 
-/// The MACs that the object must note: what the function bears, and what it shall bear unless that is another's. A MAC
-/// that only one device notes is what makes the note worth anything after a crash.
-fn macs_to_note(claims: &Claims<'_>, device: &Device, found: Option<&Function>) -> BTreeSet<Mac> {
-    let Some(wanted) = device.wanted_hotplug_mac() else { return BTreeSet::new() };
-    let wanted = claims.mac_claimed_by(device).is_none().then_some(wanted);
-    found.map(|function| function.mac).into_iter().chain(wanted).collect()
-}
-
 /// Whether everything is noted that must be before a function is made or changed.
-pub(super) fn is_registered(claims: &Claims<'_>, device: &Device, found: Option<&Function>) -> bool {
-    device.finalizer && device.macs.is_superset(&macs_to_note(claims, device, found))
+pub(super) fn is_registered(
+    input: &Input<'_>,
+    claims: &Claims<'_>,
+    device: &Device,
+    found: Option<&Function>,
+) -> bool {
+    device.finalizer && device.macs.is_superset(&mac::to_note(input, claims, device, found))
 }
 
 /// Puts finalizer and MACs on the object where they are missing, and takes off MACs that are no longer the function's.
@@ -114,22 +110,26 @@ fn register(
     claims: &Claims<'_>,
     device: &Device,
     found: Option<&Function>,
+    state: &ControllerState,
     steps: &mut Vec<Step>,
 ) {
     let key = |part| (device.uid.clone(), part);
     if input.busy.contains(&key(Part::Object)) || input.held.contains_key(&key(Part::Object)) {
         return;
     }
-    let mut macs = macs_to_note(claims, device, found);
+    let mut macs = mac::to_note(input, claims, device, found);
     // Until the function is seen with the wanted MAC, and no change of it is under way, it may come to bear an older one.
-    let wanted = device.wanted_hotplug_mac();
-    let settled = found.is_some_and(|function| Some(function.mac) == wanted)
-        && !input.busy.contains(&key(Part::Function));
-    if !settled && wanted.is_some() {
+    let changes = input.busy.contains(&key(Part::Function));
+    if let Some(wanted) = device.wanted_mac()
+        && (changes || found.is_none_or(|function| function.mac != wanted))
+    {
         macs.extend(&device.macs);
+        // One that another of the fleet has is given up, so that the other may use it.
+        if mac::is_lost(input, device) && !changes && !mac::has(device, found, state, wanted) {
+            macs.remove(&wanted);
+        }
     }
-    // On a static PF or a VF the annotation means nothing, whoever put it there.
-    if !device.finalizer || (wanted.is_some() && device.macs != macs) {
+    if !device.finalizer || device.macs != macs {
         steps.push(Step::Register { device: For::device(device), macs });
     }
 }
@@ -174,6 +174,13 @@ fn plan_removal(
     if let Some(step) = function::take_back_prepared(device, state).filter(|_| is_its_own) {
         steps.push(step);
         return assess(Reason::Deleting, "taking back the settings kept for its VF");
+    }
+    // Between the end of the object and the report that nobody declares the function its MAC would seem free.
+    if let (Some(reported), Some(function)) = (input.reported, found)
+        && device.finalizer
+        && !reported.contains(&function.id)
+    {
+        return assess(Reason::Deleting, "reporting that its function is undeclared");
     }
     if device.finalizer {
         steps.push(Step::Release { device: For::device(device) });

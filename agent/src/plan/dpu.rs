@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use virtnet_crds::{DpuSpec, FirmwarePolicy, Port};
 use virtnet_model::{
-    ControllerState, EswitchPort, FirmwareValues, FunctionId, FunctionKind, HostPower, PfId,
+    ControllerState, EswitchPort, FirmwareValues, Function, FunctionId, FunctionKind, HostPower, PfId,
 };
 
 use super::{Claims, Input, Step, function};
@@ -25,13 +25,24 @@ pub struct DpuAssessment {
 pub(super) fn plan(input: &Input<'_>, claims: &Claims<'_>, steps: &mut Vec<Step>) -> DpuAssessment {
     let mut assessment = DpuAssessment::default();
     if let Ok(state) = &input.observed.controller {
-        assessment.undeclared =
-            state.functions.keys().copied().filter(|function| !claims.is_declared(*function)).collect();
+        let functions = state.functions.values().filter(|function| !is_told(input, claims, function));
+        assessment.undeclared = functions.map(|function| function.id).collect();
     }
     plan_sriov(input, claims, &mut assessment, steps);
     plan_firmware(input, &mut assessment, steps);
     plan_bridges(input, steps);
     assessment
+}
+
+/// Whether an object tells of the function, and will for as long as it is there: else other DPUs' agents would not see at
+/// one moment or another that its MAC is taken.
+fn is_told(input: &Input<'_>, claims: &Claims<'_>, function: &Function) -> bool {
+    let holder = claims.holder(function.id).and_then(|uid| input.devices.get(uid));
+    holder.is_some_and(|device| {
+        let known = device.known.as_ref().and_then(|known| known.mac);
+        let told = device.macs.contains(&function.mac) || known == Some(function.mac);
+        if device.deleting { !function::stays(function) } else { told }
+    })
 }
 
 /// Makes the wanted bridges that are not there.

@@ -8,6 +8,7 @@ use virtnet_model::{
 use super::allowed::{changeable, check, request};
 use super::budget::{Budget, Need};
 use super::device::is_registered;
+use super::mac::{self, Right};
 use super::{Claims, For, Input, Part, Removal, Stand, Step};
 use crate::desired::{Device, Wanted, WantedFunction};
 
@@ -57,14 +58,12 @@ pub(super) fn plan(
     let key = (device.uid.clone(), Part::Function);
     let busy = input.busy.contains(&key);
     let held = input.held.get(&key);
-    let mac_conflict = claims.mac_claimed_by(device).map(|holder| {
-        let mac = wanted.function.mac().map(|mac| mac.to_string()).unwrap_or_default();
-        Outcome::not(
-            Reason::MacClaimed,
-            format!("MAC {mac} is that of {holder}; choose another, or delete that one"),
-        )
-    });
-    let ready_to_act = !busy && is_registered(claims, device, found);
+    let right = mac::right(input, claims, device, found, state);
+    let mac_conflict = match &right {
+        Right::Claimed(why) => Some(Outcome::not(Reason::MacClaimed, why)),
+        Right::Granted | Right::Open(..) => None,
+    };
+    let ready_to_act = !busy && is_registered(input, claims, device, found);
     let Some(function) = found else {
         if let Some(outcome) = mac_conflict {
             return outcome;
@@ -91,6 +90,9 @@ pub(super) fn plan(
                 if let Some(Err((reason, message))) = need.map(|need| budget.draw(need, limits)) {
                     return Outcome::not(reason, message);
                 }
+                if let Right::Open(reason, why) = right {
+                    return Outcome::not(reason, why);
+                }
                 if ready_to_act {
                     steps.push(Step::Hotplug { device: For::device(device), request });
                 }
@@ -109,13 +111,19 @@ pub(super) fn plan(
                 }
                 Outcome::not(Reason::NoSuchPf, message)
             }
-            WantedFunction::Vf { .. } => plan_unborn(input, claims, device, wanted, state, busy, held, steps),
+            WantedFunction::Vf { .. } => {
+                plan_unborn(input, claims, device, wanted, state, &right, busy, held, steps)
+            }
         };
     };
     if let Err((reason, message)) = check(wanted, Some(function), limits) {
         return Outcome::not(reason, message);
     }
     let mut difference = difference(wanted, function, limits);
+    if let (Right::Open(reason, why), Some(_)) = (&right, difference.change.mac) {
+        let reason = if *reason == Reason::Creating { Reason::Applying } else { *reason };
+        return Outcome::not(reason, why);
+    }
     let kept_mac = difference.change.mac.is_some() && mac_conflict.is_some();
     if kept_mac {
         difference.change.mac = None;
@@ -192,6 +200,7 @@ fn plan_unborn(
     device: &Device,
     wanted: &Wanted,
     state: &ControllerState,
+    right: &Right,
     busy: bool,
     held: Option<&(Reason, String)>,
     steps: &mut Vec<Step>,
@@ -224,7 +233,10 @@ fn plan_unborn(
         if let Some((reason, message)) = held {
             return Outcome::not(*reason, message);
         }
-        if is_registered(claims, device, None) {
+        if let Right::Open(reason, why) = right {
+            return Outcome::not(*reason, why);
+        }
+        if is_registered(input, claims, device, None) {
             steps.push(Step::Modify { device: For::device(device), target: Target::Vf(*pf, *vf), change });
         }
     }
@@ -253,6 +265,7 @@ pub(super) fn hands_over(input: &Input<'_>, claims: &Claims<'_>, device: &Device
         && !input.held.contains_key(&(device.uid.clone(), Part::Function))
         && claims.function_claimed_by(device).is_none()
         && claims.mac_claimed_by(device).is_none()
+        && !mac::is_lost(input, device)
         && check(wanted, None, limits).is_ok()
         && !settings_of_unborn(wanted).is_empty()
 }
@@ -363,6 +376,11 @@ fn plan_replug(
 pub(super) fn unplug(device: &Device, function: &Function, why: Removal) -> Option<Step> {
     let target = target(function)?;
     Some(Step::Unplug { device: For::device(device), target, why, in_use: function.driver.in_use })
+}
+
+/// Whether it stays when its device is deleted.
+pub(super) fn stays(function: &Function) -> bool {
+    function.kind != FunctionKind::HotPlug || target(function).is_none()
 }
 
 /// Clears settings that were handed over for a VF that is not there.

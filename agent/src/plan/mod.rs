@@ -10,6 +10,7 @@ mod claims;
 mod device;
 mod dpu;
 mod function;
+mod mac;
 mod numbers;
 mod port;
 mod representor;
@@ -18,11 +19,13 @@ mod step;
 use std::collections::{BTreeMap, BTreeSet};
 
 use virtnet_crds::{DpuSpec, Reason};
-use virtnet_model::{Function, IfName, Owner, Port, SubFunction};
+use virtnet_model::{Function, FunctionId, IfName, Owner, Port, SubFunction};
 
 pub use claims::Claims;
 pub use dpu::DpuAssessment;
 pub(crate) use dpu::wanted_firmware;
+pub use mac::Free;
+pub(crate) use mac::claimed;
 pub use step::{For, Part, Removal, Step};
 
 use crate::desired::{Device, Uid};
@@ -43,6 +46,10 @@ pub struct Input<'a> {
     pub busy: &'a BTreeSet<(Uid, Part)>,
     /// Steps that failed and are not yet to be tried again, with what there is to say of them.
     pub held: &'a BTreeMap<(Uid, Part), (Reason, String)>,
+    /// MACs that nobody else of the fleet had, each with the device that it was looked for.
+    pub free: &'a BTreeMap<Uid, Free>,
+    /// Functions that the Dpu's status says no object declares; `None`: nothing can be reported.
+    pub reported: Option<&'a BTreeSet<FunctionId>>,
     /// Ports that were suspected before.
     pub suspects: &'a BTreeSet<(IfName, Owner)>,
 }
@@ -142,7 +149,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         Step::AddBridge { .. } | Step::RemovePort { .. } => 0,
         Step::Unplug { .. } => 1,
         Step::Release { .. } => 2,
-        Step::Register { .. } => 3,
+        Step::Register { .. } | Step::ClaimMac { .. } => 3,
         Step::Modify { .. } | Step::Hotplug { .. } => 4,
         Step::SetNumVfs { .. } | Step::SetFirmware { .. } => 5,
         Step::SetLink { .. } | Step::SetPort { .. } => 6,

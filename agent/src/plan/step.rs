@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use jiff::Timestamp;
 use virtnet_model::{
     BridgeName, Change, EswitchPort, FirmwareValues, HotplugRequest, IfName, LinkChange, Mac, Owner, PfId,
     Port, PortSettings, SubFunction, Target,
@@ -26,8 +27,21 @@ pub enum Step {
     Register {
         /// Whose.
         device: For,
-        /// The MACs to note; none for static PFs and VFs.
+        /// The MACs to note.
         macs: BTreeSet<Mac>,
+    },
+    /// Look whether another of the fleet has the MAC that the device declares.
+    ClaimMac {
+        /// Whose.
+        device: For,
+        /// The MAC.
+        mac: Mac,
+        /// The object notes it.
+        noted: bool,
+        /// The status tells of a function with it.
+        bore: bool,
+        /// When the object was created: who is senior has the MAC.
+        created: Timestamp,
     },
     /// Take our finalizer off the object: nothing of it is left on the DPU.
     Release {
@@ -152,6 +166,8 @@ impl fmt::Display for Removal {
 pub enum Part {
     /// The object in the API.
     Object,
+    /// The claim of a MAC.
+    Mac,
     /// The function.
     Function,
     /// The representor.
@@ -167,6 +183,7 @@ impl Step {
     pub fn device(&self) -> Option<&For> {
         match self {
             Self::Register { device, .. }
+            | Self::ClaimMac { device, .. }
             | Self::Release { device }
             | Self::Unplug { device, .. }
             | Self::Hotplug { device, .. }
@@ -182,6 +199,7 @@ impl Step {
     pub fn part(&self) -> Part {
         match self {
             Self::Register { .. } | Self::Release { .. } => Part::Object,
+            Self::ClaimMac { .. } => Part::Mac,
             Self::Unplug { .. } | Self::Hotplug { .. } | Self::Modify { .. } => Part::Function,
             Self::SetLink { .. } => Part::Representor,
             Self::AddBridge { .. } | Self::RemovePort { .. } | Self::SetPort { .. } => Part::Port,
@@ -193,6 +211,7 @@ impl Step {
     pub fn event_reason(&self) -> &'static str {
         match self {
             Self::Register { .. } => "Registered",
+            Self::ClaimMac { .. } => "MacClaimed",
             Self::Release { .. } => "Released",
             Self::AddBridge { .. } => "BridgeAdded",
             Self::RemovePort { .. } => "PortRemoved",
@@ -224,6 +243,7 @@ impl Step {
                 Some(format!("the host loses the {present} VFs that PF {pf} has now"))
             }
             Self::Register { .. }
+            | Self::ClaimMac { .. }
             | Self::Release { .. }
             | Self::Unplug { .. }
             | Self::Hotplug { .. }
@@ -255,6 +275,7 @@ impl fmt::Display for Step {
                 let macs: Vec<_> = macs.iter().map(ToString::to_string).collect();
                 write!(f, "register {} with MAC {}", device.key, macs.join(" and "))
             }
+            Self::ClaimMac { device, mac, .. } => write!(f, "claim MAC {mac} for {}", device.key),
             Self::Release { device } => write!(f, "release {}", device.key),
             Self::AddBridge { name, datapath_type } if datapath_type.is_empty() => {
                 write!(f, "add bridge {name}")

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::Value;
-use virtnet_agent::{Device, Input, Observed, Part, Uid};
+use virtnet_agent::{Device, Free, Input, Observed, Part, Uid};
 use virtnet_crds::{DpuSpec, Reason, VirtnetDevice};
 use virtnet_model::{
     Bdf, BridgeName, Change, ControllerState, EswitchPort, Features, FirmwareState, FirmwareValues, Function,
@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub(crate) observed: Observed,
     pub(crate) busy: BTreeSet<(Uid, Part)>,
     pub(crate) held: BTreeMap<(Uid, Part), (Reason, String)>,
+    pub(crate) free: BTreeMap<Uid, Free>,
+    pub(crate) reported: Option<BTreeSet<FunctionId>>,
     pub(crate) suspects: BTreeSet<(IfName, Owner)>,
 }
 
@@ -51,6 +53,12 @@ pub(crate) struct DpuFixture {
     pub(crate) unavailable: Unavailable,
     pub(crate) busy: Vec<BusyFixture>,
     pub(crate) held: Vec<HeldFixture>,
+    /// For the MAC of these devices, by uid, it was not looked through the fleet. For that of the others it was.
+    pub(crate) unlooked: BTreeSet<String>,
+    /// For the MAC of these it was, before they noted it.
+    pub(crate) looked_early: BTreeSet<String>,
+    /// The static PFs and VFs that were reported as undeclared; absent: nothing can be reported.
+    pub(crate) reported: Option<Vec<(PfId, Option<VfId>)>>,
     pub(crate) suspects: BTreeMap<IfName, OwnerFixture>,
 }
 
@@ -69,6 +77,9 @@ impl Default for DpuFixture {
             unavailable: Unavailable::default(),
             busy: Vec::new(),
             held: Vec::new(),
+            unlooked: BTreeSet::new(),
+            looked_early: BTreeSet::new(),
+            reported: None,
             suspects: BTreeMap::new(),
         }
     }
@@ -256,6 +267,7 @@ pub(crate) enum PartFixture {
     Function,
     Representor,
     Port,
+    Mac,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -296,6 +308,12 @@ impl World {
             let before = devices.insert(device.uid.clone(), device);
             assert!(before.is_none(), "two objects have the uid {}", before.unwrap().uid);
         }
+        let looked = devices.values().filter(|device| !fixture.unlooked.contains(device.uid.as_str()));
+        let free = looked.filter_map(|device| {
+            let noted = !fixture.looked_early.contains(device.uid.as_str());
+            Some((device.uid.clone(), Free { mac: device.wanted_mac()?, noted }))
+        });
+        let free = free.collect();
         let key = |uid: &str, part| (Uid::from(uid), part_of(part));
         Self {
             dpu_spec,
@@ -308,6 +326,13 @@ impl World {
                 .iter()
                 .map(|held| (key(&held.uid, held.part), (reason(&held.reason), held.message.clone())))
                 .collect(),
+            free,
+            reported: fixture.reported.as_ref().map(|places| {
+                let id = |(pf, vf): &(PfId, Option<VfId>)| {
+                    vf.map_or_else(|| FunctionId::pf(*pf), |vf| FunctionId::vf(*pf, vf))
+                };
+                places.iter().map(id).collect()
+            }),
             suspects: fixture.suspects.iter().map(|(name, owner)| (name.clone(), owner.build())).collect(),
         }
     }
@@ -321,6 +346,8 @@ impl World {
             observed: &self.observed,
             busy: &self.busy,
             held: &self.held,
+            free: &self.free,
+            reported: self.reported.as_ref(),
             suspects: &self.suspects,
         }
     }
@@ -332,6 +359,7 @@ fn part_of(part: PartFixture) -> Part {
         PartFixture::Function => Part::Function,
         PartFixture::Representor => Part::Representor,
         PartFixture::Port => Part::Port,
+        PartFixture::Mac => Part::Mac,
     }
 }
 

@@ -5,7 +5,7 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use virtnet_agent::MACS_ANNOTATION;
+use virtnet_crds::mac_label;
 use virtnet_crds::{Dpu, DpuSpec, FUNCTION_FINALIZER};
 use virtnet_model::PfId;
 
@@ -89,7 +89,7 @@ fn object(rng: &mut ChaCha8Rng, index: u32) -> Value {
             "creationTimestamp": format!("2026-01-01T00:0{}:00Z", rng.random_range(0..4)),
             "deletionTimestamp": maybe(rng, "2026-01-02T00:00:00Z"),
             "finalizers": if rng.random_bool(0.8) { json!([FUNCTION_FINALIZER]) } else { json!([]) },
-            "annotations": if notes.is_empty() { Value::Null } else { json!({MACS_ANNOTATION: notes.join(",")}) },
+            "labels": notes.iter().map(|mac| (mac_label(mac), json!(""))).collect::<Value>(),
         },
         "spec": {
             "dpu": DPU,
@@ -150,12 +150,19 @@ fn dpu(rng: &mut ChaCha8Rng, devices: u32) -> Value {
     }
     let mut busy = Vec::new();
     let mut held = Vec::new();
+    let mut unlooked = Vec::new();
     for index in 0..devices {
-        for part in ["Object", "Function", "Representor", "Port"] {
-            let uid = format!("u-{index}");
+        let uid = format!("u-{index}");
+        if rng.random_bool(0.2) {
+            unlooked.push(uid.clone());
+        }
+        for part in ["Object", "Function", "Representor", "Port", "Mac"] {
             match rng.random_range(0..20) {
                 0 => busy.push(json!({"uid": uid, "part": part})),
-                1 => held.push(json!({"uid": uid, "part": part, "reason": "StepFailed", "message": "no"})),
+                1 => {
+                    let reason = if part == "Mac" { "MacClaimed" } else { "StepFailed" };
+                    held.push(json!({"uid": uid, "part": part, "reason": reason, "message": "no"}));
+                }
                 _ => {}
             }
         }
@@ -186,6 +193,7 @@ fn dpu(rng: &mut ChaCha8Rng, devices: u32) -> Value {
         "unavailable": unavailable,
         "busy": busy,
         "held": held,
+        "unlooked": unlooked,
         "suspects": suspects,
     })
 }
