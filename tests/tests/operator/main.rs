@@ -6,5 +6,6 @@
 mod binder;
 mod leading;
 mod liveness;
+mod macs;
 mod orders;
 mod sets;

@@ -5,6 +5,7 @@
 //! function is bound elsewhere.
 
 mod bars;
+mod macs;
 mod plan;
 mod room;
 mod write;

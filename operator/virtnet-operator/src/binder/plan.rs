@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use virtnet_crds::Reason;
 
+use super::macs::{Macs, Verdict};
 use super::room::Room;
 use crate::fleet::{Device, Need, Target, none_selected};
 
@@ -66,6 +67,7 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
         }
     }
     seekers.sort_by_key(|device| device.seniority());
+    let macs = Macs::of(input.devices, input.dpus);
     for device in seekers {
         let uid = device.uid().to_owned();
         if is_queueing(device)
@@ -76,7 +78,14 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
             room.take(device);
             continue;
         }
-        match choose(device, &rooms, input.barred) {
+        let may_go = |dpu: &str| rooms.get(dpu).is_some_and(|(target, _)| is_selected(target, device));
+        let verdict = if device.dpu().is_some() { Verdict::Free } else { macs.verdict(device, may_go) };
+        let chosen = match verdict {
+            Verdict::Free => choose(device, &rooms, input.barred),
+            Verdict::Only(dpu) => adopt(device, dpu, &rooms, input.barred),
+            Verdict::Claimed(why) => Err((Reason::MacClaimed, why)),
+        };
+        match chosen {
             Ok(dpu) => {
                 if let Some((_, room)) = rooms.get_mut(dpu.as_str()) {
                     room.take(&Device { has_function: false, representor: None, ..device.clone() });
@@ -113,6 +122,27 @@ fn is_queueing(device: &Device) -> bool {
     refused && may_move(device) && matches!(device.need, Need::HotPlug { .. })
 }
 
+fn is_selected(target: &Target, device: &Device) -> bool {
+    target.is_selected(device.spec.dpu_selector.as_ref())
+}
+
+/// The DPU that has the function already: what that takes it has.
+fn adopt(
+    device: &Device,
+    dpu: &str,
+    rooms: &BTreeMap<&str, (&Target, Room)>,
+    barred: &BTreeMap<(String, String), String>,
+) -> Result<String, (Reason, String)> {
+    let bar = barred.get(&(device.uid().to_owned(), dpu.to_owned())).map(String::as_str);
+    match bar.or_else(|| rooms.get(dpu).and_then(|(_, room)| room.closed())) {
+        None => Ok(dpu.to_owned()),
+        Some(why) => {
+            let mac = device.wanted_mac.as_deref().unwrap_or_default();
+            Err((Reason::NoDpuFits, format!("{dpu}, which has a function with MAC {mac}: {why}")))
+        }
+    }
+}
+
 /// The DPU for a device, or why there is none.
 fn choose(
     device: &Device,
@@ -121,8 +151,7 @@ fn choose(
 ) -> Result<String, (Reason, String)> {
     let mut best = None;
     let mut obstacles = Vec::new();
-    let selected =
-        rooms.iter().filter(|(_, (target, _))| target.is_selected(device.spec.dpu_selector.as_ref()));
+    let selected = rooms.iter().filter(|(_, (target, _))| is_selected(target, device));
     for (name, (_, room)) in selected.filter(|(name, _)| Some(**name) != device.dpu()) {
         let bar = barred.get(&(device.uid().to_owned(), (*name).to_owned()));
         match bar.map_or_else(|| room.fit(device), |said| Err(said.clone())) {
@@ -340,6 +369,54 @@ mod tests {
         let mut theirs = device(0, on_a, refused("NoFreeSlot"));
         theirs.bound_by_us = false;
         assert_eq!(planned(&[theirs], &dpus, &[]), Plan::default(), "a person bound it");
+    }
+
+    #[test]
+    fn a_mac_is_one_devices_and_the_others_wait_for_that() {
+        let mac =
+            |uid: u32, dpu: Value| device(uid, json!({"mac": "0C:c4:7a:00:00:01", "dpu": dpu}), Value::Null);
+        let dpus = [dpu("a", 4, 9, 0), dpu("b", 4, 9, 0)];
+        let claimed = |by: &str| {
+            format!("MacClaimed: MAC 0c:c4:7a:00:00:01 is that of {by}; choose another, or delete that one")
+        };
+        // The older is bound, whichever it is; what is bound is first.
+        let plan = planned(&[mac(1, Value::Null), mac(0, Value::Null)], &dpus, &[]);
+        assert_eq!(bound(&plan), [("0000", "a")]);
+        assert_eq!(message(&plan, "0001"), claimed("shop/web-0"));
+        let plan = planned(&[mac(0, Value::Null), mac(1, json!("b"))], &dpus, &[]);
+        assert_eq!(message(&plan, "0000"), claimed("shop/web-1 on b"));
+        // One that notes it may have it, and one that is seen with it has it, whatever they want and wherever they are.
+        let mut notes = device(1, json!({}), Value::Null);
+        notes.macs.push("0c:c4:7a:00:00:01".to_owned());
+        notes.metadata.deletion_timestamp =
+            Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+        let plan = planned(&[mac(0, Value::Null), notes], &dpus, &[]);
+        assert_eq!(message(&plan, "0000"), claimed("shop/web-1"));
+        let plan = planned(&[mac(0, Value::Null), device(1, json!({}), Value::Null)], &dpus, &[]);
+        assert_eq!(bound(&plan).len(), 2);
+    }
+
+    #[test]
+    fn a_device_goes_where_its_function_is_already() {
+        let of = |selector: Value| {
+            device(0, json!({"mac": "0c:c4:7a:00:00:01", "dpuSelector": selector}), Value::Null)
+        };
+        // The slots are all taken, one of them by that function.
+        let (a, mut b) = (dpu("a", 4, 9, 0), dpu("b", 2, 9, 2));
+        b.reported.as_mut().unwrap().undeclared[1].mac = Some("0c:c4:7a:00:00:01".to_owned());
+        let dpus = [a, b.clone()];
+        assert_eq!(bound(&planned(&[of(json!({}))], &dpus, &[])), [("0000", "b")]);
+        let plan = planned(&[of(json!({"matchLabels": {"rack": "a"}}))], &dpus, &[]);
+        assert_eq!(
+            message(&plan, "0000"),
+            "MacClaimed: MAC 0c:c4:7a:00:00:01 is that of VNETS1 of b, which no object declares; choose another, or delete \
+             that one"
+        );
+        b.trouble = Some("its agent is silent");
+        assert_eq!(
+            message(&planned(&[of(json!({}))], &[dpu("a", 4, 9, 0), b], &[]), "0000"),
+            "NoDpuFits: b, which has a function with MAC 0c:c4:7a:00:00:01: its agent is silent"
+        );
     }
 
     #[test]

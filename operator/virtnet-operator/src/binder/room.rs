@@ -79,11 +79,11 @@ impl Room {
             room.pfs.insert(vfs.pf, (vfs.count, made));
         }
         room.msix = capacity.msix;
-        for (type_, representor) in undeclared {
-            if *type_ == FunctionType::HotPlug {
+        for function in undeclared {
+            if function.type_ == FunctionType::HotPlug {
                 room.slots.known += 1;
             }
-            room.know_sf(representor.as_deref());
+            room.know_sf(function.representor.as_deref());
         }
         room
     }
@@ -115,6 +115,11 @@ impl Room {
                 }
             }
         }
+    }
+
+    /// Why nothing can be bound to it; `None`: something can.
+    pub(super) fn closed(&self) -> Option<&str> {
+        self.closed.as_deref()
     }
 
     /// How well the device fits, or what stands in the way.

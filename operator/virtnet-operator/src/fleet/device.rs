@@ -9,7 +9,7 @@ use tracing::warn;
 use virtnet_crds::conditions::{BOUND, FUNCTION_READY, READY, STALLED};
 use virtnet_crds::{
     Function, NotOneFunction, Port, REVISION_ANNOTATION, Reason, Uplink, VirtnetDevice, VirtnetDeviceSpec,
-    VirtnetDeviceStatus, manager,
+    VirtnetDeviceStatus, manager, noted_mac,
 };
 
 use super::Kept;
@@ -51,6 +51,10 @@ pub(crate) struct Device {
     pub(crate) spec: VirtnetDeviceSpec,
     /// The binder set `spec.dpu`, and nobody else does.
     pub(crate) bound_by_us: bool,
+    /// The MAC that its spec names, in lower case.
+    pub(crate) wanted_mac: Option<String>,
+    /// The MACs that it notes, and that its status tells of.
+    pub(crate) macs: Vec<String>,
     /// What it takes.
     pub(crate) need: Need,
     /// All that it wants but the DPU, as a number that tells whether that has changed.
@@ -132,11 +136,16 @@ impl Device {
             hasher.finish()
         };
         let is_stalled = of_this_spec && status.conditions.iter().any(|condition| condition.type_ == STALLED);
+        let noted = metadata.labels.iter().flat_map(|labels| labels.keys()).filter_map(|key| noted_mac(key));
+        let macs = noted.chain(status.function.iter().filter_map(|function| function.mac.clone())).collect();
+        let wanted_mac = spec.mac.as_deref().map(str::to_ascii_lowercase);
         let told = status.conditions.iter().any(|condition| condition.type_ == BOUND);
         let readiness = Readiness::of(&status, metadata.generation);
         Ok(Self {
             spec,
             bound_by_us,
+            wanted_mac,
+            macs,
             need,
             wanted,
             readiness,

@@ -25,10 +25,19 @@ pub(crate) struct Target {
 pub(crate) struct Reported {
     pub(crate) capacity: Capacity,
     pub(crate) allocated: Allocated,
-    /// Functions that no object declares, each with its representor.
-    pub(crate) undeclared: Vec<(FunctionType, Option<String>)>,
+    /// Functions that no object declares.
+    pub(crate) undeclared: Vec<Undeclared>,
     /// The version of its controller, which decides on what it can do.
     pub(crate) controller: Option<String>,
+}
+
+/// A function that no object declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Undeclared {
+    pub(crate) vuid: String,
+    pub(crate) type_: FunctionType,
+    pub(crate) mac: Option<String>,
+    pub(crate) representor: Option<String>,
 }
 
 impl Target {
@@ -60,7 +69,12 @@ impl Target {
         let reported = status.and_then(|status| {
             let (capacity, allocated) = (status.capacity?, status.allocated.unwrap_or_default());
             let undeclared = status.undeclared.into_iter();
-            let undeclared = undeclared.map(|function| (function.type_, function.representor));
+            let undeclared = undeclared.map(|function| Undeclared {
+                vuid: function.vuid,
+                type_: function.type_,
+                mac: function.mac.map(|mac| mac.to_ascii_lowercase()),
+                representor: function.representor,
+            });
             let controller = status.versions.and_then(|versions| versions.controller);
             Some(Reported { capacity, allocated, undeclared: undeclared.collect(), controller })
         });
