@@ -23,4 +23,5 @@ pub mod programs;
 pub mod real_world;
 pub mod scenario;
 pub mod session;
+pub mod turmoil;
 pub mod world;

@@ -9,3 +9,4 @@ mod liveness;
 mod macs;
 mod orders;
 mod sets;
+mod turmoil;
