@@ -226,6 +226,21 @@ async fn operators_bind_on_a_real_api_server_with_no_more_rights_than_they_need(
         fleet.until(&[("Ready", 2 * SLOTS)]).await;
         fleet.check().await;
 
+        // What an agent said only a person can end is taken off once a person unbinds the device.
+        let stalled = json!({
+            "dpu": "dpu-a", "dpuSelector": {"matchLabels": {"rack": "r9"}}, "function": {"hotplug": {}},
+            "features": ["RSS"],
+        });
+        fleet.create("stalled", stalled).await;
+        fleet.until(&[("Ready", 2 * SLOTS), ("FeatureUnsupported", 1)]).await;
+        let unbind = Patch::Merge(json!({"spec": {"dpu": null}}));
+        fleet.devices().patch("stalled", &PatchParams::default(), &unbind).await.unwrap();
+        fleet.until(&[("Ready", 2 * SLOTS), ("NoDpuSelected", 1)]).await;
+        let conditions = fleet.devices().get("stalled").await.unwrap().status.unwrap().conditions;
+        assert!(!conditions.iter().any(|condition| condition.type_ == "Stalled"), "{conditions:?}");
+        fleet.devices().delete("stalled", &DeleteParams::default()).await.unwrap();
+        fleet.until(&[("Ready", 2 * SLOTS)]).await;
+
         // What the API does not let them do stops nothing else, and is told.
         kubectl.run_with(&["apply", "-f", "-"], POLICY).unwrap().ok().unwrap();
         let of_operator: Api<VirtnetDevice> = Api::default_namespaced(clients[0].clone());

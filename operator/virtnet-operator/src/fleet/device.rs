@@ -69,6 +69,8 @@ pub(crate) struct Device {
     pub(crate) refusal: Option<(Reason, String)>,
     /// Its agent makes no function before a person changes the spec.
     pub(crate) is_stalled: bool,
+    /// Which of its conditions says that it is stalled, of whatever spec.
+    pub(crate) stalled_at: Option<usize>,
     /// The conditions, where those of the binder are among them.
     pub(crate) told: Option<Vec<Condition>>,
 }
@@ -135,7 +137,7 @@ impl Device {
             serde_json::to_string(&spec).unwrap_or_default().hash(&mut hasher);
             hasher.finish()
         };
-        let is_stalled = of_this_spec && status.conditions.iter().any(|condition| condition.type_ == STALLED);
+        let stalled_at = status.conditions.iter().position(|condition| condition.type_ == STALLED);
         let noted = metadata.labels.iter().flat_map(|labels| labels.keys()).filter_map(|key| noted_mac(key));
         let macs = noted.chain(status.function.iter().filter_map(|function| function.mac.clone())).collect();
         let wanted_mac = spec.mac.as_deref().map(str::to_ascii_lowercase);
@@ -150,7 +152,8 @@ impl Device {
             wanted,
             readiness,
             has_function: status.function.is_some(),
-            is_stalled,
+            is_stalled: of_this_spec && stalled_at.is_some(),
+            stalled_at,
             representor: status.representor.map(|representor| representor.name),
             refusal,
             told: told.then_some(status.conditions),

@@ -1,4 +1,5 @@
-//! Patches that put a finalizer on an object or take it off, if the object is still the one that was seen.
+//! Patches that put a finalizer on an object or take it off, or take a condition off, if the object is still the one that was
+//! seen.
 
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, TestOperation, jsonptr::PointerBuf};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -24,6 +25,16 @@ pub fn finalizer_removal(metadata: &ObjectMeta, finalizer: &str) -> Patch {
         operations.push(test(path, json!(finalizer)));
         operations.push(PatchOperation::Remove(RemoveOperation { path: PointerBuf::from_tokens(path) }));
     }
+    Patch(operations)
+}
+
+/// Takes a condition off a status, whoever wrote it, if the object is still the one that was seen with it at this index.
+pub fn condition_removal(metadata: &ObjectMeta, index: usize, type_: &str) -> Patch {
+    let mut operations = guards(metadata);
+    let index = index.to_string();
+    let path = ["status", "conditions", index.as_str()];
+    operations.push(test([path[0], path[1], path[2], "type"], json!(type_)));
+    operations.push(PatchOperation::Remove(RemoveOperation { path: PointerBuf::from_tokens(path) }));
     Patch(operations)
 }
 
