@@ -265,6 +265,11 @@ fn findings(observed: &Observed, assessment: &DpuAssessment, spec: &DpuSpec) -> 
     });
     let (reason, message) = trouble.unwrap_or((Reason::Ready, "controller, switch and links answer".into()));
     let mut findings = vec![Finding::new(READY, reason, message.clone())];
+    let configured = observed.firmware.as_ref().ok();
+    let configured = configured.and_then(|firmware| firmware_configured(firmware, assessment, spec));
+    // A DPU may be in service while something that its spec wants is yet to come.
+    let to_come = (reason == Reason::Ready).then(|| to_come(observed, assessment, spec, configured.as_ref()));
+    let (reason, message) = to_come.flatten().unwrap_or((reason, message));
     findings.extend(Finding::kstatus(reason, &message));
     let state = observed.controller.as_ref().ok();
     if let Some(what) = state.and_then(|state| state.restart_required.clone()) {
@@ -277,9 +282,10 @@ fn findings(observed: &Observed, assessment: &DpuAssessment, spec: &DpuSpec) -> 
             "a live update of the controller is running".into(),
         ));
     }
-    let Ok(firmware) = &observed.firmware else { return findings };
-    let pending: Vec<_> = firmware
+    let pending: Vec<_> = observed
+        .firmware
         .iter()
+        .flatten()
         .flat_map(|(port, state)| {
             pending_values(state).map(move |(key, value)| format!("{port} {key}={value}"))
         })
@@ -288,8 +294,27 @@ fn findings(observed: &Observed, assessment: &DpuAssessment, spec: &DpuSpec) -> 
         let message = format!("cold boot the host for {} to take effect", pending.join(", "));
         findings.push(abnormal(REBOOT_REQUIRED, Reason::ColdBootPending, message));
     }
-    findings.extend(firmware_configured(firmware, assessment, spec));
+    findings.extend(configured);
     findings
+}
+
+/// What the spec wants of firmware, host and switch and is not so, and does not keep the DPU from service.
+fn to_come(
+    observed: &Observed,
+    assessment: &DpuAssessment,
+    spec: &DpuSpec,
+    configured: Option<&Finding>,
+) -> Option<(Reason, String)> {
+    if let Some(Finding { reason, message, .. }) = configured.filter(|found| found.status != Status::True) {
+        return Some((*reason, message.clone()));
+    }
+    if let Err(error) = &observed.firmware
+        && !wanted_firmware(spec).is_empty()
+    {
+        let message = format!("whether the firmware has the wanted values can not be read: {error}");
+        return Some((Reason::StepFailed, message));
+    }
+    (!assessment.being_made.is_empty()).then(|| (Reason::Applying, assessment.being_made.join("; ")))
 }
 
 /// A condition that is present only while something is out of the ordinary.

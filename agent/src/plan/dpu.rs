@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use virtnet_crds::{DpuSpec, FirmwarePolicy, Port};
 use virtnet_model::{
-    ControllerState, EswitchPort, FirmwareValues, Function, FunctionId, FunctionKind, HostPower, PfId,
+    ControllerState, EswitchPort, FirmwareValues, Function, FunctionId, FunctionKind, HostPower, HostState,
+    PfId,
 };
 
 use super::{Claims, Input, Step, function};
@@ -20,6 +21,8 @@ pub struct DpuAssessment {
     pub firmware_differs: BTreeMap<EswitchPort, FirmwareValues>,
     /// Wanted SR-IOV that waits, with the reason for a person.
     pub sriov_waits: Vec<String>,
+    /// What is wanted of host and switch and is to be made now, as its steps say it.
+    pub being_made: Vec<String>,
 }
 
 pub(super) fn plan(input: &Input<'_>, claims: &Claims<'_>, steps: &mut Vec<Step>) -> DpuAssessment {
@@ -28,9 +31,11 @@ pub(super) fn plan(input: &Input<'_>, claims: &Claims<'_>, steps: &mut Vec<Step>
         let functions = state.functions.values().filter(|function| !is_told(input, claims, function));
         assessment.undeclared = functions.map(|function| function.id).collect();
     }
+    let before = steps.len();
     plan_sriov(input, claims, &mut assessment, steps);
-    plan_firmware(input, &mut assessment, steps);
     plan_bridges(input, steps);
+    assessment.being_made = steps.iter().skip(before).map(ToString::to_string).collect();
+    plan_firmware(input, &mut assessment, steps);
     assessment
 }
 
@@ -59,20 +64,26 @@ fn plan_bridges(input: &Input<'_>, steps: &mut Vec<Step>) {
 
 /// Brings `sriov_numvfs` to what the spec wants. VFs that drivers use are not destroyed for another number.
 fn plan_sriov(input: &Input<'_>, claims: &Claims<'_>, assessment: &mut DpuAssessment, steps: &mut Vec<Step>) {
-    let (Ok(host), Ok(state)) = (&input.observed.host, &input.observed.controller) else { return };
-    if host.power != HostPower::Running || state.updating {
-        return;
-    }
+    let Ok(state) = &input.observed.controller else { return };
     for sriov in input.dpu_spec.host.iter().flat_map(|host| &host.sriov) {
         let Ok(pf) = PfId::try_from(u32::from(sriov.pf)) else { continue };
+        let vfs = || {
+            state
+                .functions
+                .values()
+                .filter(|function| function.kind == FunctionKind::Vf && function.id.pf == pf)
+        };
+        let host = match running_host(input, state) {
+            Ok(host) => host,
+            // The controller has those that the host made before.
+            Err(_) if vfs().count() == usize::from(sriov.num_vfs) => continue,
+            Err(why) => {
+                assessment.sriov_waits.push(format!("PF {pf} gets its {} VFs once {why}", sriov.num_vfs));
+                continue;
+            }
+        };
         let present = host.num_vfs.get(&pf).copied();
-        let in_use = state
-            .functions
-            .values()
-            .filter(|function| {
-                function.kind == FunctionKind::Vf && function.id.pf == pf && function.driver.in_use
-            })
-            .count();
+        let in_use = vfs().filter(|function| function.driver.in_use).count();
         match present {
             None => assessment.sriov_waits.push(format!("the host has no static PF {pf} with SR-IOV")),
             Some(present) if present == sriov.num_vfs => {}
@@ -97,6 +108,21 @@ fn plan_sriov(input: &Input<'_>, claims: &Claims<'_>, assessment: &mut DpuAssess
                 steps.push(Step::SetNumVfs { pf, num_vfs, present });
             }
         }
+    }
+}
+
+/// The host, where its `sriov_numvfs` can be written; else what must come first.
+fn running_host<'i>(input: &'i Input<'_>, state: &ControllerState) -> Result<&'i HostState, String> {
+    let host = match &input.observed.host {
+        Ok(host) => host,
+        Err(error) => return Err(format!("the host can be reached: {error}")),
+    };
+    match host.power {
+        HostPower::Running if state.updating => Err("the controller's live update has ended".to_owned()),
+        HostPower::Running => Ok(host),
+        HostPower::Off => Err("the host is on".to_owned()),
+        HostPower::Booting => Err("the host has booted".to_owned()),
+        HostPower::Unknown => Err("the host has made them: nothing reaches it from here".to_owned()),
     }
 }
 

@@ -28,6 +28,8 @@ struct Expected {
     firmware_differs: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sriov_waits: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    being_made: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -55,7 +57,7 @@ struct ExpectedDevice {
 impl Expected {
     fn of(plan: &Plan, world: &World) -> Self {
         let Plan { steps, devices, suspects, dpu } = plan;
-        let DpuAssessment { undeclared, firmware_differs, sriov_waits } = dpu;
+        let DpuAssessment { undeclared, firmware_differs, sriov_waits, being_made } = dpu;
         Self {
             steps: steps.iter().map(ExpectedStep::of).collect(),
             devices: devices
@@ -78,6 +80,7 @@ impl Expected {
                 })
                 .collect(),
             sriov_waits: sriov_waits.clone(),
+            being_made: being_made.clone(),
         }
     }
 }
