@@ -51,6 +51,11 @@ impl StepError {
     fn new(reason: Reason, message: String) -> Self {
         Self { reason, message, conflict: false, rival: None }
     }
+
+    /// Another has the MAC.
+    pub(crate) fn claimed(mac: Mac, rival: Rival) -> Self {
+        Self { rival: Some(rival.clone()), ..Self::new(Reason::MacClaimed, claimed(mac, &rival)) }
+    }
 }
 
 /// What came of a step.
@@ -213,13 +218,12 @@ fn from_api(step: &Step, error: &kube::Error) -> StepError {
 
 /// Who is junior sees the senior's note in turn and gives its own up, or already has the function that it noted the MAC for.
 fn from_rival(mac: Mac, rival: Rival) -> StepError {
-    let error = if let Rival::Device { is_senior: false, .. } = rival {
+    if let Rival::Device { is_senior: false, .. } = rival {
         let message = format!("MAC {mac} is noted by {rival} too, which is younger and may give it up");
-        StepError { conflict: true, ..StepError::new(Reason::Creating, message) }
+        StepError { conflict: true, rival: Some(rival), ..StepError::new(Reason::Creating, message) }
     } else {
-        StepError::new(Reason::MacClaimed, claimed(mac, &rival))
-    };
-    StepError { rival: Some(rival), ..error }
+        StepError::claimed(mac, rival)
+    }
 }
 
 fn from_part(error: &PartError) -> StepError {

@@ -25,7 +25,7 @@ use crate::busy::Busy;
 use crate::desired::{Device, DeviceKey, Known, Uid};
 use crate::devices::{Devices, News};
 use crate::dpu_object::{self, DpuObject, dpu_status};
-use crate::execute::{Done, Hands};
+use crate::execute::{Done, Hands, StepError};
 use crate::gather::{Gather, more_ports_to_come};
 use crate::key::Key;
 use crate::macs::Macs;
@@ -41,6 +41,8 @@ use crate::suspects::Suspects;
 const PACE: Duration = Duration::from_millis(10);
 /// A part that could not be observed is observed again after this long, should it not tell by an event that it is back.
 const OUT_OF_REACH: Duration = Duration::from_secs(5);
+/// So many looks, over half a minute, a junior has for giving a MAC up; who keeps it for longer waits for something with it.
+const PATIENCE: u32 = 5;
 /// The longest that is waited before the API is asked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -438,6 +440,12 @@ impl Reconciler {
                 if device.is_none() && uid.is_some() {
                     return;
                 }
+                let error = match (&step, error.rival.clone()) {
+                    (Step::ClaimMac { mac, .. }, Some(rival)) if self.retries.attempts(&key) >= PATIENCE => {
+                        StepError::claimed(*mac, rival)
+                    }
+                    _ => error,
+                };
                 if let (Step::ClaimMac { device, mac, .. }, Some(rival)) = (&step, error.rival)
                     && let Some(wait) = self.macs.wait(&device.uid, *mac, self.hands.given_up(*mac, rival))
                 {

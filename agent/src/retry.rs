@@ -52,6 +52,11 @@ impl Retries {
         news
     }
 
+    /// How many failures in a row there were.
+    pub(crate) fn attempts(&self, key: &Key) -> u32 {
+        self.failures.get(key).map_or(0, |failure| failure.attempts)
+    }
+
     /// Notes a success.
     pub(crate) fn succeeded(&mut self, key: &Key) {
         self.failures.remove(key);
@@ -105,6 +110,7 @@ mod tests {
         for _ in 0..9 {
             let now = Instant::now();
             let news = retries.failed(key.clone(), None, now, Reason::StepFailed, "no".into());
+            assert_eq!(retries.attempts(&key) as usize, waits.len() + 1);
             waits.push((retries.next(now).unwrap() - now).as_secs());
             assert_eq!(news, waits.len() == 1);
             assert!(retries.holds(&key, now));

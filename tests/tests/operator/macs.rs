@@ -101,6 +101,29 @@ async fn the_younger_waits_on_another_dpu_and_goes_on_when_the_other_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_keeps_a_mac_for_a_vf_to_come_has_it_of_an_older_one_too() {
+    let (client, _, clock) = embedded_api().await;
+    let fleet = Fleet::new(client, &["dpu-a", "dpu-b"]);
+    guarded(&fleet, &clock, async {
+        let mut old = on("dpu-a", "0c:c4:7a:00:00:02");
+        old["rebindPolicy"] = json!("Always");
+        fleet.create("old", old).await;
+        sleep(LATER).await;
+        fleet
+            .create("to-come", json!({"dpu": "dpu-b", "function": {"vf": {"pf": 0, "vf": 0}}, "mac": MAC}))
+            .await;
+        fleet.until(&[("Ready", 1), ("VfAbsent", 1)]).await;
+        edit(&fleet, "old", json!({"mac": MAC})).await;
+        until_claimed(&fleet, "old", MAC, "default/to-come on dpu-b").await;
+        delete(&fleet, "to-come").await;
+        fleet.until(&[("Ready", 1)]).await;
+        let function = fleet.devices().get("old").await.unwrap().status.unwrap().function.unwrap();
+        assert_eq!(function.mac.as_deref(), Some(MAC));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_those_that_come_in_one_moment_each_mac_is_the_eldest_ones() {
     let (client, _, clock) = embedded_api().await;
     let fleet = Fleet::new(client, &["dpu-a", "dpu-b", "dpu-c", "dpu-d"]);
