@@ -8,9 +8,10 @@ DENY := -D warnings
 SEEDS ?= 20000
 DPUS ?= 2
 ROUNDS ?= 5
+DEVICES ?= 1000,5000,20000
 CLUSTER ?=
 
-.PHONY: help test check control-plane open-vswitch cluster fmt lint docs unit generate soak soak-simulation soak-switch soak-fleet bench-switch deny
+.PHONY: help test check control-plane open-vswitch cluster fmt lint docs unit generate soak soak-simulation soak-switch soak-fleet bench-switch bench-fleet deny
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,6 +63,10 @@ soak-fleet: check control-plane ## four DPUs and 250 devices on a real API serve
 
 bench-switch: check open-vswitch ## 504 ports by the guide's commands, one bare transaction and the agent, ROUNDS (5) times
 	$(CARGO) run -q --locked -p virtnet-tests --bin bench_switch -- --rounds $(ROUNDS)
+
+bench-fleet: check control-plane ## DEVICES (1000,5000,20000) devices: what binding, start and rest cost an operator
+	$(CARGO) build -q --workspace --locked --bins
+	@$(CARGO) run -q --locked -p virtnet-tests --bin bench_fleet -- --devices $(DEVICES)
 
 deny: ## licences, sources and duplicates of dependencies (needs cargo-deny)
 	$(CARGO) deny --offline check bans licenses sources

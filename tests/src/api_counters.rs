@@ -67,6 +67,18 @@ pub fn processor_seconds(process: u32) -> anyhow::Result<f64> {
     Ok(ticks.with_context(|| format!("reading {path}"))?.iter().sum::<f64>() / TICKS)
 }
 
+/// The memory that a process has resident, in bytes.
+///
+/// # Errors
+/// Where there is no such process.
+pub fn resident_bytes(process: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{process}/status");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    Ok(1024 * kibibytes.with_context(|| format!("{path} tells of no memory"))?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

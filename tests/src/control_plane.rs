@@ -307,7 +307,10 @@ impl Paths {
 }
 
 /// Ports that are free at this moment, each another one.
-pub(crate) fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+///
+/// # Errors
+/// Where there is none.
+pub fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
     let listeners: Vec<TcpListener> =
         (0..N).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
     let mut ports = [0; N];

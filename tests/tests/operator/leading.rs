@@ -8,8 +8,6 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use virtnet_agent::Clock;
@@ -18,6 +16,7 @@ use virtnet_operator::{Leadership, Metrics, SERIES};
 use virtnet_tests::cluster::{Cluster, Config};
 use virtnet_tests::faulty_way::FaultyWay;
 use virtnet_tests::fleet::{Fleet, embedded_api, meanwhile};
+use virtnet_tests::programs::get;
 
 /// How long a hand-over may take.
 const HAND_OVER: Duration = Duration::from_secs(10);
@@ -170,16 +169,6 @@ async fn an_operator_that_ends_gives_its_lease_up() {
     assert_eq!((spec.holder_identity.as_deref(), spec.lease_transitions), (Some("two"), Some(1)));
 }
 
-/// What a program serves at this path: the first line of the answer, and the text.
-async fn get(port: u16, path: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
-}
-
 async fn holder(leases: &Api<Lease>) -> String {
     let lease = leases.get_opt("virtnet-operator").await.unwrap();
     lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default()
@@ -237,9 +226,9 @@ async fn of_two_programs_one_acts_with_no_more_rights_than_it_needs_and_the_othe
 
     let port = cluster.operator_port(&second).unwrap();
     for path in ["/healthz", "/readyz"] {
-        assert_eq!(get(port, path).await, ("HTTP/1.0 200 OK".to_owned(), "ok".to_owned()), "{path}");
+        assert_eq!(get(port, path).await.unwrap(), (200, "ok".to_owned()), "{path}");
     }
-    let (_, metrics) = get(port, "/metrics").await;
+    let (_, metrics) = get(port, "/metrics").await.unwrap();
     let series: Vec<_> = metrics.lines().filter(|line| !line.starts_with('#')).collect();
     assert!(series.len() <= SERIES, "{} series\n{metrics}", series.len());
     for wanted in [
