@@ -8,6 +8,7 @@ DENY := -D warnings
 SEEDS ?= 20000
 DPUS ?= 2
 ROUNDS ?= 5
+FLEETS ?= 200
 DEVICES ?= 1000,5000,20000
 CLUSTER ?=
 
@@ -57,9 +58,10 @@ soak-switch: check open-vswitch ## on a real switch: ten minutes at rest, 100 ki
 	VIRTNET_REST_SECONDS=600 VIRTNET_KILLS=100 VIRTNET_FUZZ_SECONDS=600 \
 		$(CARGO) test --locked -p virtnet-tests --test real_switch -- --nocapture agent::five churn fuzz
 
-soak-fleet: check control-plane ## four DPUs and 250 devices on a real API server, as the README shows
+soak-fleet: check control-plane ## on real API servers: four DPUs as the README shows, and FLEETS (200) fleets in turmoil
 	$(CARGO) build --workspace --locked --bins --tests
 	$(CARGO) test --workspace --locked --test readme -- --ignored
+	VIRTNET_FLEETS=$(FLEETS) $(CARGO) test --workspace --locked --test operator -- --ignored --nocapture turmoil::
 
 bench-switch: check open-vswitch ## 504 ports by the guide's commands, one bare transaction and the agent, ROUNDS (5) times
 	$(CARGO) run -q --locked -p virtnet-tests --bin bench_switch -- --rounds $(ROUNDS)

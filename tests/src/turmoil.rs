@@ -29,7 +29,6 @@ use crate::world::reason;
 const FIRMWARE: &str =
     "PCI_SWITCH_EMULATION_NUM_PORT=4,VIRTIO_NET_EMULATION_NUM_PF=1,VIRTIO_NET_EMULATION_NUM_VF=3";
 const SLOTS: usize = 4;
-const DPUS: [&str; 3] = ["a", "b", "c"];
 /// The set of each fleet.
 const SET: &str = "web";
 /// How many MACs are declared: fewer than there are devices that declare one.
@@ -69,12 +68,32 @@ pub struct Tempo {
 pub struct Ground {
     /// A client without faults, of the people; its default namespace is the fleet's.
     pub client: Client,
+    /// The clients of programs by their names, where they have clients of their own.
+    pub clients: BTreeMap<String, Client>,
     /// The time of day.
     pub clock: Clock,
     /// The namespace of the Leases.
     pub leases: &'static str,
     /// Tells this fleet's DPUs and MACs from those of others on the same API.
     pub number: u16,
+}
+
+impl Ground {
+    /// The names of a fleet's DPUs, by which its agents go too.
+    #[must_use]
+    pub fn dpus(number: u16) -> [String; 3] {
+        ["a", "b", "c"].map(|letter| format!("f{number}-{letter}"))
+    }
+
+    /// The names of its operators.
+    #[must_use]
+    pub fn operators() -> [String; 2] {
+        ["operator-0", "operator-1"].map(str::to_owned)
+    }
+
+    fn client_of(&self, program: &str) -> &Client {
+        self.clients.get(program).unwrap_or(&self.client)
+    }
 }
 
 impl std::fmt::Debug for Ground {
@@ -149,8 +168,8 @@ struct Turmoil {
     wanted: BTreeSet<String>,
     made: usize,
     replicas: Option<usize>,
-    /// MACs of functions that someone plugged by hand.
-    foreign: BTreeSet<Mac>,
+    /// MACs of functions that someone plugged by hand, and on which DPU.
+    foreign: BTreeMap<Mac, String>,
     deaths: usize,
     trace: Vec<String>,
     begun: Instant,
@@ -171,8 +190,7 @@ impl Turmoil {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut sims = BTreeMap::new();
         let mut programs = BTreeMap::new();
-        for (index, letter) in (0u8..).zip(DPUS) {
-            let name = format!("f{}-{letter}", ground.number);
+        for (index, name) in (0u8..).zip(Ground::dpus(ground.number)) {
             let sfs = rng.random_range(6..12);
             let [high, low] = ground.number.to_be_bytes();
             let config = SimConfig {
@@ -185,20 +203,18 @@ impl Turmoil {
             let sim = Sim::new(config);
             let (parts, clock) = (Parts::from(&sim), ground.clock.clone());
             let config = Config { dpu: name.clone(), lease_namespace: ground.leases.to_owned() };
-            let agent = Program::new(&ground.client, move |client| {
+            let agent = Program::new(ground.client_of(&name), move |client| {
                 let (config, parts, clock) = (config.clone(), parts.clone(), clock.clone());
                 Box::pin(virtnet_agent::run(config, client, parts, clock, Metrics::default()))
             });
             programs.insert(name.clone(), agent);
             sims.insert(name, sim);
         }
-        for number in 0..2 {
-            let (leases, clock) = (ground.leases.to_owned(), ground.clock.clone());
-            let operator = Program::new(&ground.client, move |client| {
-                let config = virtnet_operator::Config {
-                    lease_namespace: leases.clone(),
-                    identity: format!("operator-{number}"),
-                };
+        for name in Ground::operators() {
+            let (leases, clock, identity) = (ground.leases.to_owned(), ground.clock.clone(), name.clone());
+            let operator = Program::new(ground.client_of(&name), move |client| {
+                let config =
+                    virtnet_operator::Config { lease_namespace: leases.clone(), identity: identity.clone() };
                 let clock = clock.clone();
                 // Each believes to lead.
                 Box::pin(async move {
@@ -207,7 +223,7 @@ impl Turmoil {
                     virtnet_operator::run(config, client, clock, metrics, &leadership).await;
                 })
             });
-            programs.insert(format!("operator-{number}"), operator);
+            programs.insert(name, operator);
         }
         Ok(Self {
             rng,
@@ -217,7 +233,7 @@ impl Turmoil {
             wanted: BTreeSet::new(),
             made: 0,
             replicas: None,
-            foreign: BTreeSet::new(),
+            foreign: BTreeMap::new(),
             deaths: 0,
             trace: Vec::new(),
             begun: Instant::now(),
@@ -246,13 +262,17 @@ impl Turmoil {
             let (dpu, mac) = (self.any_dpu(), self.any_mac()?);
             self.note(format_args!("{mac} is plugged by hand on {dpu}"));
             self.sims[&dpu].plug_foreign(mac).await?;
-            self.foreign.insert(mac);
+            self.foreign.insert(mac, dpu);
         }
         for program in self.programs.values_mut() {
             program.start();
         }
         for dpu in self.sims.keys() {
             self.label(dpu).await?;
+        }
+        // Of a function that no agent has told of yet nobody can know.
+        while !self.are_reported().await? {
+            self.watch_over(Duration::from_millis(100)).await?;
         }
         for _ in 0..self.rng.random_range(4..10) {
             self.create().await?;
@@ -269,18 +289,30 @@ impl Turmoil {
         let mut last = BTreeMap::new();
         let mut since = Instant::now();
         while since.elapsed() < tempo.silence {
-            ensure!(
-                Instant::now() < recovered,
-                "it does not come to rest: {}",
-                self.differences(&last).await?
-            );
+            ensure!(Instant::now() < recovered, "it does not come to rest: {:?}", self.standing().await?);
             self.watch_over(tempo.silence / 20).await?;
             let versions = self.versions().await?;
             if versions != last {
+                let changed = versions.iter().filter(|(name, version)| last.get(*name) != Some(version));
+                let changed: Vec<_> = changed.map(|(name, _)| name.as_str()).collect();
+                self.note(format_args!("changed: {changed:?}"));
                 (last, since) = (versions, Instant::now());
             }
         }
         self.check_rest().await
+    }
+
+    /// Whether the DPUs tell of what was plugged by hand.
+    async fn are_reported(&self) -> anyhow::Result<bool> {
+        let dpus: Api<Dpu> = Api::all(self.ground.client.clone());
+        for (mac, dpu) in &self.foreign {
+            let status = dpus.get_opt(dpu).await?.and_then(|dpu| dpu.status).unwrap_or_default();
+            let mut macs = status.undeclared.iter().filter_map(|function| function.mac.as_deref());
+            if !macs.any(|told| told.parse() == Ok(*mac)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Its DPUs are selected by its devices, and no others.
@@ -295,7 +327,7 @@ impl Turmoil {
     }
 
     fn any_dpu(&mut self) -> String {
-        let number = self.rng.random_range(0..DPUS.len());
+        let number = self.rng.random_range(0..self.sims.len());
         self.sims.keys().nth(number).cloned().unwrap_or_default()
     }
 
@@ -308,11 +340,17 @@ impl Turmoil {
     async fn create(&mut self) -> anyhow::Result<()> {
         let name = format!("d{}", self.made);
         self.made += 1;
-        let mut spec = json!({"rebindPolicy": if self.rng.random() { "Never" } else { "Always" }});
+        let mut spec = json!({"rebindPolicy": if self.rng.random() { "Never" } else { "IfIdle" }});
         spec["function"] = match self.rng.random_range(0..10) {
             0 => json!({"static": {"pf": 0}}),
             1 => json!({"vf": {"pf": 0, "vf": self.rng.random_range(0..4)}}),
-            _ => json!({"hotplug": {}}),
+            _ => {
+                // The others can't be plugged anew.
+                if self.rng.random() {
+                    spec["rebindPolicy"] = json!("Always");
+                }
+                json!({"hotplug": {}})
+            }
         };
         if self.rng.random_bool(0.3) {
             spec["dpu"] = json!(self.any_dpu());
@@ -362,13 +400,8 @@ impl Turmoil {
                 let dpu = self.any_dpu();
                 self.note(format_args!("power cycle of {dpu}"));
                 self.sims[&dpu].power_cycle().await;
-                // What was plugged by hand doesn't come back by itself; on which of them it was does not matter.
-                let mut there = BTreeSet::new();
-                for sim in self.sims.values() {
-                    let state = sim.controller().observe().await?;
-                    there.extend(state.functions.values().map(|function| function.mac));
-                }
-                self.foreign.retain(|mac| there.contains(mac));
+                // What was plugged by hand doesn't come back by itself.
+                self.foreign.retain(|_, on| *on != dpu);
             }
             22 => {
                 let dpu = self.any_dpu();
@@ -542,14 +575,6 @@ impl Turmoil {
         Ok(versions)
     }
 
-    /// What is still being written.
-    async fn differences(&self, last: &BTreeMap<String, String>) -> anyhow::Result<String> {
-        let now = self.versions().await?;
-        let changed = now.iter().filter(|(name, version)| last.get(*name) != Some(version));
-        let changed: Vec<_> = changed.map(|(name, _)| name.as_str()).collect();
-        Ok(format!("{changed:?}; {:?}", self.standing().await?))
-    }
-
     async fn standing(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let devices = self.list().await?.into_iter();
         let stand = |device: &VirtnetDevice| match reason(device) {
@@ -569,17 +594,27 @@ impl Turmoil {
         let replicas = devices.iter().filter(of_set).count();
         ensure!(replicas == self.replicas.unwrap_or(0), "{replicas} replicas, wanted {:?}", self.replicas);
         let mut functions: BTreeMap<&str, BTreeSet<Mac>> = BTreeMap::new();
+        let mut borne = BTreeSet::new();
         for (dpu, sim) in &self.sims {
             let state = sim.controller().observe().await?;
+            borne.extend(state.functions.values().map(|function| function.mac));
             let hot_plugged =
                 state.functions.values().filter(|function| function.kind == FunctionKind::HotPlug);
-            let macs: BTreeSet<_> =
-                hot_plugged.map(|function| function.mac).filter(|mac| !self.foreign.contains(mac)).collect();
+            let macs: BTreeSet<_> = hot_plugged
+                .map(|function| function.mac)
+                .filter(|mac| !self.foreign.contains_key(mac))
+                .collect();
             functions.insert(dpu, macs);
         }
+        // What is bound and waits for something else, such as its MAC, has its slot too.
         let full = |dpu: &String| {
-            let of_hand = usize::from(functions.get(dpu.as_str()).is_none_or(|macs| macs.len() < SLOTS));
-            of_hand == 0 || !self.foreign.is_empty()
+            let is_there = |device: &&VirtnetDevice| {
+                device.spec.function.hotplug.is_some() && device.spec.dpu.as_ref() == Some(dpu)
+            };
+            let bound = devices.iter().filter(is_there).count();
+            bound >= SLOTS
+                || functions.get(dpu.as_str()).is_some_and(|macs| macs.len() >= SLOTS)
+                || !self.foreign.is_empty()
         };
         let mut expected: BTreeMap<&str, BTreeSet<Mac>> = BTreeMap::new();
         for device in &devices {
@@ -592,7 +627,7 @@ impl Turmoil {
             if let (Some(dpu), true) = (&spec.dpu, is_hot_plugged) {
                 let function = device.status.as_ref().and_then(|status| status.function.as_ref());
                 let mac: Option<Mac> = function.and_then(|function| function.mac.as_deref()?.parse().ok());
-                if let Some(mac) = mac.filter(|mac| !self.foreign.contains(mac)) {
+                if let Some(mac) = mac.filter(|mac| !self.foreign.contains_key(mac)) {
                     expected.entry(dpu).or_default().insert(mac);
                 }
                 if word == "Ready" {
@@ -613,10 +648,10 @@ impl Turmoil {
             }
             ensure!(
                 word != "NoDpuFits" || !is_hot_plugged || self.sims.keys().all(full),
-                "{name}: {stand}, and there is room"
+                "{name}: {stand}, and there is room: {functions:?}; {standing:#?}"
             );
             ensure!(
-                word != "MacClaimed" || self.is_taken(device, &devices),
+                word != "MacClaimed" || is_taken(device, &devices, &borne),
                 "{name}: {stand}, and nobody has it"
             );
         }
@@ -635,17 +670,18 @@ impl Turmoil {
             deaths: self.deaths,
         })
     }
+}
 
-    /// Whether another than this device has the MAC that it wants, or has noted it.
-    fn is_taken(&self, device: &VirtnetDevice, devices: &[VirtnetDevice]) -> bool {
-        let wanted: Option<Mac> = device.spec.mac.as_deref().and_then(|mac| mac.parse().ok());
-        let has = |other: &VirtnetDevice| {
-            let status = other.status.as_ref().and_then(|status| status.function.as_ref());
-            let told: Option<Mac> = status.and_then(|function| function.mac.as_deref()?.parse().ok());
-            let mut noted = other.labels().keys().filter_map(|key| noted_mac(key)?.parse::<Mac>().ok());
-            told == wanted || noted.any(|mac| Some(mac) == wanted)
-        };
-        wanted.is_some_and(|mac| self.foreign.contains(&mac))
-            || devices.iter().any(|other| other.name_any() != device.name_any() && has(other))
-    }
+/// Whether any function bears the MAC that this device waits for, or another device has noted it, or is to have it first.
+fn is_taken(device: &VirtnetDevice, devices: &[VirtnetDevice], borne: &BTreeSet<Mac>) -> bool {
+    let wish = |device: &VirtnetDevice| device.spec.mac.as_deref().and_then(|mac| mac.parse::<Mac>().ok());
+    let Some(wanted) = wish(device) else { return false };
+    let age = |device: &VirtnetDevice| (device.creation_timestamp(), device.uid());
+    let has = |other: &VirtnetDevice| {
+        let mut noted = other.labels().keys().filter_map(|key| noted_mac(key));
+        let is_first = other.spec.dpu.is_some() || age(other) < age(device);
+        noted.any(|mac| mac.parse() == Ok(wanted))
+            || device.spec.dpu.is_none() && wish(other) == Some(wanted) && is_first
+    };
+    borne.contains(&wanted) || devices.iter().any(|other| other.name_any() != device.name_any() && has(other))
 }
