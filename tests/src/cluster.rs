@@ -41,6 +41,8 @@ pub struct Cluster {
     operators: Programs,
     /// Where each operator serves health and metrics.
     ports: BTreeMap<String, u16>,
+    /// Where each serves the page, also when it is started again.
+    pages: BTreeMap<String, u16>,
     plane: ControlPlane,
     config: Config,
 }
@@ -53,7 +55,8 @@ impl Cluster {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let plane = ControlPlane::start().await?;
         let [agents, operators] = [(); 2].map(|()| Programs::new(plane.folder()));
-        let mut cluster = Self { agents, operators, ports: BTreeMap::new(), plane, config };
+        let mut cluster =
+            Self { agents, operators, ports: BTreeMap::new(), pages: BTreeMap::new(), plane, config };
         manifests::install(&cluster.plane).await?;
         for number in 0..cluster.config.operators.max(1) {
             cluster.start_operator(&format!("{OPERATOR}{number}"))?;
@@ -105,6 +108,12 @@ impl Cluster {
         self.ports.get(name).copied()
     }
 
+    /// Where an operator serves the page on loopback.
+    #[must_use]
+    pub fn operator_page(&self, name: &str) -> Option<u16> {
+        self.pages.get(name).copied()
+    }
+
     /// Starts again the agents that have ended, and the operators, as systemd or a kubelet would, and tells of them.
     ///
     /// # Errors
@@ -125,10 +134,12 @@ impl Cluster {
     fn start_operator(&mut self, name: &str) -> anyhow::Result<()> {
         let kubeconfig = self.plane.kubeconfig_of("virtnet:operator", "virtnet:operators")?;
         let mut operator = Command::new(built("virtnet-operator")?);
-        let [port] = free_ports()?;
+        let [port, page] = free_ports()?;
+        let page = *self.pages.entry(name.to_owned()).or_insert(page);
         operator
             .arg(format!("--kubeconfig={}", kubeconfig.display()))
             .arg(format!("--http=127.0.0.1:{port}"))
+            .arg(format!("--page=127.0.0.1:{page}"))
             .arg(format!("--identity={name}"));
         self.ports.insert(name.to_owned(), port);
         self.operators.start(name, &operator)

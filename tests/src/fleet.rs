@@ -96,8 +96,11 @@ impl Fleet {
         metrics: OperatorMetrics,
         leadership: Leadership,
     ) -> BoxFuture<'static, ()> {
-        let config =
-            virtnet_operator::Config { lease_namespace: self.leases.into(), identity: "test".into() };
+        let config = virtnet_operator::Config {
+            lease_namespace: self.leases.into(),
+            identity: "test".into(),
+            board: None,
+        };
         let (client, clock) = (client.clone(), clock.clone());
         async move { virtnet_operator::run(config, client, clock, metrics, &leadership).await }.boxed()
     }

@@ -213,8 +213,11 @@ impl Turmoil {
         for name in Ground::operators() {
             let (leases, clock, identity) = (ground.leases.to_owned(), ground.clock.clone(), name.clone());
             let operator = Program::new(ground.client_of(&name), move |client| {
-                let config =
-                    virtnet_operator::Config { lease_namespace: leases.clone(), identity: identity.clone() };
+                let config = virtnet_operator::Config {
+                    lease_namespace: leases.clone(),
+                    identity: identity.clone(),
+                    board: None,
+                };
                 let clock = clock.clone();
                 // Each believes to lead.
                 Box::pin(async move {

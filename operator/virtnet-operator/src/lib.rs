@@ -35,6 +35,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 use virtnet_client::{Clock, Events, chain, events, in_time, watch};
 use virtnet_crds::manager;
+use virtnet_page::Board;
 use virtnet_telemetry::Pulse;
 
 use binder::Binder;
@@ -54,6 +55,8 @@ pub struct Config {
     pub lease_namespace: String,
     /// What its Events say who reports them: no other operator is called so.
     pub identity: String,
+    /// Where what the watches tell is shown too, whether this operator acts or not.
+    pub board: Option<Board>,
 }
 
 /// Runs all controllers. It has no end of its own: dropping the future stops it wherever it is, and a next one goes on from
@@ -71,6 +74,7 @@ struct Controllers {
     clock: Clock,
     metrics: Metrics,
     lease_namespace: String,
+    board: Option<Board>,
     fleet: Fleet,
     binder: Binder,
     sets: Sets,
@@ -81,7 +85,7 @@ struct Controllers {
 
 impl Controllers {
     fn new(config: Config, client: Client, clock: Clock, metrics: Metrics, events: Events) -> Self {
-        let Config { lease_namespace, identity: _ } = config;
+        let Config { lease_namespace, identity: _, board } = config;
         Self {
             fleet: Fleet::default(),
             binder: Binder::new(client.clone(), clock.clone(), events.clone()),
@@ -92,6 +96,7 @@ impl Controllers {
             clock,
             metrics,
             lease_namespace,
+            board,
         }
     }
 
@@ -117,11 +122,17 @@ impl Controllers {
                     }
                 }
                 Some(event) = devices_told.next() => {
+                    if let (Some(board), Ok(event)) = (&self.board, &event) {
+                        board.device(event);
+                    }
                     if take(&mut self.fleet.devices, event, "VirtnetDevice", &self.metrics) {
                         self.wake();
                     }
                 }
                 Some(event) = dpus_told.next() => {
+                    if let (Some(board), Ok(event)) = (&self.board, &event) {
+                        board.dpu(event);
+                    }
                     if take(&mut self.fleet.dpus, event, "Dpu", &self.metrics) {
                         self.wake();
                     }

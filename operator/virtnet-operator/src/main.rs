@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use virtnet_client::{Clock, connect};
 use virtnet_crds::LEASE_NAMESPACE;
 use virtnet_operator::{Config, Leadership, Metrics};
+use virtnet_page::{Board, Page};
 use virtnet_telemetry::{LogArguments, serve};
 
 /// Binds devices to the DPUs of a fleet, makes those of sets and judges which agents live, by the Kubernetes API.
@@ -24,6 +25,9 @@ struct Arguments {
     /// Where to serve /healthz, /readyz and /metrics
     #[arg(long, default_value = "127.0.0.1:9403", value_name = "ADDRESS")]
     http: SocketAddr,
+    /// Where to serve the page, to whoever reaches it: best on loopback [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    page: Option<SocketAddr>,
     /// The namespace of the agents' Leases, and of the operators' own
     #[arg(long, default_value = LEASE_NAMESPACE, value_name = "NAMESPACE")]
     lease_namespace: String,
@@ -52,7 +56,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { kubeconfig, http, lease_namespace, identity, logs: _ } = arguments;
+    let Arguments { kubeconfig, http, page, lease_namespace, identity, logs: _ } = arguments;
     let listen = |kind| signal(kind).context("listening for signals");
     let (mut terminated, mut interrupted) =
         (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
@@ -64,15 +68,25 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (clock, metrics) = (Clock::system(), Metrics::default());
     let leadership = Leadership::by_lease(client.clone(), &lease_namespace, identity.clone(), clock.clone());
     let serving = serve(http, metrics.probes());
-    let config = Config { lease_namespace, identity };
+    let board = page.map(|_| Board::default());
+    let showing = show(page.zip(board.clone()));
+    let config = Config { lease_namespace, identity, board };
     tokio::select! {
         _ = terminated.recv() => {}
         _ = interrupted.recv() => {}
         () = virtnet_operator::run(config, client, clock, metrics, &leadership) => {}
+        result = showing => result?,
         result = serving => result.with_context(|| format!("serving health and metrics on {http}"))?,
     }
     leadership.resign().await;
     Ok(())
+}
+
+/// Serves the page, where one is wanted.
+async fn show(page: Option<(SocketAddr, Board)>) -> anyhow::Result<()> {
+    let Some((address, board)) = page else { return std::future::pending().await };
+    let serving = async { Page::bind(address, board).await?.serve().await };
+    serving.await.with_context(|| format!("serving the page on {address}"))
 }
 
 /// A name that no other operator has: in a pod the host's name is the pod's.

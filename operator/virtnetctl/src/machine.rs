@@ -108,6 +108,7 @@ async fn operate(client: Client) {
     let config = virtnet_operator::Config {
         lease_namespace: LEASE_NAMESPACE.to_owned(),
         identity: "local".to_owned(),
+        board: None,
     };
     let metrics = virtnet_operator::Metrics::default();
     virtnet_operator::run(config, client, Clock::system(), metrics, &Leadership::of_one()).await;

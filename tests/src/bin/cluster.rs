@@ -61,6 +61,9 @@ async fn run(Arguments { dpus, firmware, no_drivers }: Arguments) -> anyhow::Res
         let mut cluster =
             Cluster::start(Config { dpus: dpus.clone(), firmware, no_drivers, operators: 1 }).await?;
         say(&format!("Agents run for {}, which are SIMULATED: no hardware is touched.", dpus.join(", ")));
+        if let Some(page) = cluster.operator_page(&format!("{OPERATOR}0")) {
+            say(&format!("Look at it in a browser: http://127.0.0.1:{page}/"));
+        }
         say(&format!("export KUBECONFIG={}", cluster.plane().kubeconfig().display()));
         say(TOUR);
         loop {

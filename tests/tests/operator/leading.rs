@@ -147,7 +147,11 @@ async fn an_operator_that_ends_gives_its_lease_up() {
     let fleet = Fleet::new(client.clone(), &[]);
     let metrics = Metrics::default();
     let leadership = Leadership::by_lease(client.clone(), fleet.leases, "one".to_owned(), clock.clone());
-    let config = virtnet_operator::Config { lease_namespace: fleet.leases.into(), identity: "one".into() };
+    let config = virtnet_operator::Config {
+        lease_namespace: fleet.leases.into(),
+        identity: "one".into(),
+        board: None,
+    };
     let second;
     tokio::select! {
         () = virtnet_operator::run(config, client.clone(), clock.clone(), metrics.clone(), &leadership) => unreachable!(),
