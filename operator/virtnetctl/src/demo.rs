@@ -51,7 +51,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         tempfile::Builder::new().prefix("virtnet-demo-").tempdir().context("making a temporary directory")?;
     let listen = Listen::Tcp((Ipv4Addr::LOCALHOST, 0).into());
     let ground = Ground::lay(&arguments.ground, SimConfig::default())?;
-    let plan = Plan { dpu: DPU, state_dir: state.path(), listen, ground };
+    let plan = Plan { dpu: DPU, state_dir: state.path(), listen, page: None, ground };
     let machine = Machine::start(plan).await?;
     let shown = tokio::select! {
         result = show(&machine) => result.map(|()| true),

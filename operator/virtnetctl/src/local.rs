@@ -1,5 +1,6 @@
 //! `virtnetctl local`: everything on this machine, until stopped or until all is Ready.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -39,6 +40,9 @@ pub(crate) struct Arguments {
     /// Where the API listens: a loopback address with a port, 0 for a free one, or unix:PATH
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS", value_parser = listen)]
     listen: Listen,
+    /// Where the page to look at is served: a loopback address with a port, 0 for a free one, or none
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS", value_parser = page)]
+    page: Where,
     #[command(flatten)]
     ground: ground::Arguments,
     /// Firmware values of the simulated DPU, of the second port as p1/KEY=VALUE
@@ -48,6 +52,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "300")]
     until_ready: Option<u64>,
 }
+
+/// Where the page is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Where(Option<SocketAddr>);
 
 /// Runs it.
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -60,9 +68,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let sim = SimConfig { firmware, ..SimConfig::default() };
     let ground = Ground::lay(&arguments.ground, sim)?;
-    let plan = Plan { dpu: &arguments.dpu, state_dir: &state_dir, listen: arguments.listen, ground };
+    let (listen, Where(page)) = (arguments.listen, arguments.page);
+    let plan = Plan { dpu: &arguments.dpu, state_dir: &state_dir, listen, page, ground };
     let machine = Machine::start(plan).await?;
     machine.tell_ground(&arguments.dpu);
+    machine.tell_page();
     machine.tell_kubeconfig();
     let limit = arguments.until_ready.map(Duration::from_secs);
     let code = tokio::select! {
@@ -157,6 +167,17 @@ fn listen(text: &str) -> Result<Listen, String> {
     text.parse()
         .map(Listen::Tcp)
         .map_err(|_| "say a loopback address with a port, such as 127.0.0.1:6443, or unix:PATH".to_owned())
+}
+
+/// Parses `127.0.0.1:9404` or `none`. Whoever reaches the page may read it, so it is for this machine alone.
+fn page(text: &str) -> Result<Where, String> {
+    if text == "none" {
+        return Ok(Where(None));
+    }
+    let address = text.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback());
+    address
+        .map(|address| Where(Some(address)))
+        .ok_or_else(|| "say a loopback address with a port, such as 127.0.0.1:9404, or none".to_owned())
 }
 
 fn tell(outcome: &Outcome) {

@@ -1,5 +1,6 @@
 //! One machine with everything on it: the embedded API with its listener, a DPU, an agent and the operator.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use virtnet_agent::{Clock, Metrics};
 use virtnet_crds::LEASE_NAMESPACE;
 use virtnet_embedded_api::{self as embedded, FileDisk, Listen, Server};
 use virtnet_operator::Leadership;
+use virtnet_page::{Board, Page};
 
 use crate::ground::Ground;
 use crate::output;
@@ -30,6 +32,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) state_dir: &'a Path,
     /// Where the API listens.
     pub(crate) listen: Listen,
+    /// Where the page is served, if it is.
+    pub(crate) page: Option<SocketAddr>,
     /// The DPU.
     pub(crate) ground: Ground,
 }
@@ -42,16 +46,28 @@ pub(crate) struct Machine {
     pub(crate) ground: Ground,
     /// What kubectl needs; none on a unix socket, which kubectl can't use.
     kubeconfig: Option<PathBuf>,
+    /// Where the page is.
+    page: Option<SocketAddr>,
     api: embedded::Api,
     server: Server,
     agent: JoinHandle<()>,
     operator: JoinHandle<()>,
+    serving: Option<JoinHandle<()>>,
 }
 
 impl Machine {
     /// Starts all of it.
     pub(crate) async fn start(plan: Plan<'_>) -> anyhow::Result<Self> {
-        let Plan { dpu, state_dir, listen, ground } = plan;
+        let Plan { dpu, state_dir, listen, page, ground } = plan;
+        let board = Board::default();
+        // First, since an address that is taken is best told before anything is there.
+        let page = match page {
+            Some(address) => {
+                let page = Page::bind(address, board.clone()).await;
+                Some(page.with_context(|| format!("serving the page on {address}: see --page"))?)
+            }
+            None => None,
+        };
         std::fs::create_dir_all(state_dir)
             .with_context(|| format!("making the state directory {}", state_dir.display()))?;
         let disk = FileDisk::open(&state_dir.join("api.redb")).context("opening the API's state")?;
@@ -64,10 +80,12 @@ impl Machine {
             virtnet_agent::Config { dpu: dpu.to_owned(), lease_namespace: LEASE_NAMESPACE.to_owned() };
         let parts = ground.parts.clone();
         let agent = virtnet_agent::run(config, client.clone(), parts, Clock::system(), Metrics::default());
-        let operator = operate(client.clone());
+        let operator = operate(client.clone(), page.is_some().then_some(board));
         let kubeconfig = server.kubeconfig_path().map(Path::to_owned);
         let (agent, operator) = (tokio::spawn(agent), tokio::spawn(operator));
-        Ok(Self { client, ground, kubeconfig, api, server, agent, operator })
+        let address = page.as_ref().map(Page::address).transpose().context("finding where the page is")?;
+        let serving = page.map(|page| tokio::spawn(serve(page)));
+        Ok(Self { client, ground, kubeconfig, page: address, api, server, agent, operator, serving })
     }
 
     /// Says what of the DPU is real and what is not.
@@ -81,6 +99,13 @@ impl Machine {
         }
     }
 
+    /// Prints where the page is.
+    pub(crate) fn tell_page(&self) {
+        if let Some(address) = self.page {
+            output::line(&format!("Look at it in a browser: http://{address}/"));
+        }
+    }
+
     /// Prints the line that points kubectl here.
     pub(crate) fn tell_kubeconfig(&self) {
         match &self.kubeconfig {
@@ -91,7 +116,7 @@ impl Machine {
 
     /// Stops all of it: agent and operator first, so that what they had under way is not refused by an API that is gone.
     pub(crate) async fn stop(self) {
-        for task in [self.agent, self.operator] {
+        for task in [self.agent, self.operator].into_iter().chain(self.serving) {
             task.abort();
             // Cancelled is what was asked for.
             let _ = task.await;
@@ -104,14 +129,20 @@ impl Machine {
 }
 
 /// The one operator of this machine.
-async fn operate(client: Client) {
+async fn operate(client: Client, board: Option<Board>) {
     let config = virtnet_operator::Config {
         lease_namespace: LEASE_NAMESPACE.to_owned(),
         identity: "local".to_owned(),
-        board: None,
+        board,
     };
     let metrics = virtnet_operator::Metrics::default();
     virtnet_operator::run(config, client, Clock::system(), metrics, &Leadership::of_one()).await;
+}
+
+async fn serve(page: Page) {
+    if let Err(error) = page.serve().await {
+        output::error(&format!("serving the page: {error}"));
+    }
 }
 
 async fn make_namespace(client: &Client, name: &str) -> anyhow::Result<()> {

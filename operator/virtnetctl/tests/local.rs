@@ -1,7 +1,11 @@
 //! `virtnetctl local`: its state, its end, its arguments, and `--until-ready`.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
+
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
 use support::{Place, binary, device};
@@ -25,6 +29,53 @@ fn it_says_what_it_is_and_where_kubectl_finds_it() {
     assert!(printed.contains(&format!("export KUBECONFIG={}\n", place.kubeconfig().display())), "{printed}");
     let created = place.kubectl_ok(&["wait", "--for=create", "dpu/bf3-a", "--timeout=60s"]);
     assert_eq!(created, "dpu.virtnet.dev/bf3-a condition met\n");
+}
+
+/// What a server on loopback answers to a GET, up to where this is in it.
+fn get(address: &str, path: &str, part: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(support::LIMIT)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let mut bytes = [0; 4096];
+    loop {
+        let count = stream.read(&mut bytes).unwrap();
+        answer.extend_from_slice(&bytes[..count]);
+        let text = String::from_utf8_lossy(&answer);
+        if text.contains(part) {
+            return text.into_owned();
+        }
+        assert!(count > 0, "{part:?} is not in {text}");
+    }
+}
+
+#[test]
+fn the_page_is_where_it_says_and_tells_of_the_dpu() {
+    let place = Place::new();
+    let local = place.start(&[]);
+    let line = local.wait_for_line("Look at it in a browser: ");
+    let address =
+        line.strip_prefix("Look at it in a browser: http://").and_then(|rest| rest.strip_suffix('/'));
+    let address = address.unwrap();
+    assert!(address.starts_with("127.0.0.1:"), "{line}");
+    let page = get(address, "/", "</html>");
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n") && page.contains("default-src 'none'"), "{page}");
+    place.kubectl_ok(&["wait", "--for=condition=Ready", "dpu/dpu-0", "--timeout=60s"]);
+    get(address, "/events", "\"dpus\":{\"dpu-0\":{\"state\":\"ready\"");
+
+    // An address that is taken is told before anything begins.
+    let other = Place::new();
+    let refused = other.local(&["--page", address]).failed(1);
+    assert!(
+        refused.starts_with(&format!("virtnetctl: serving the page on {address}: see --page: ")),
+        "{refused}"
+    );
+    assert!(!other.state().exists());
+    let without = other.start(&["--page=none"]);
+    assert!(!without.printed().contains("browser"), "{}", without.printed());
+    // It ends well though somebody looks.
+    let _reader = TcpStream::connect(address).unwrap();
+    assert!(local.stop().success());
 }
 
 #[test]
@@ -126,10 +177,12 @@ fn what_firmware_has_not_is_refused() {
 fn wrong_usage_is_told_before_anything_begins() {
     let place = Place::new();
     place.write("a.yaml", "");
-    let cases: [(&[&str], i32, &str); 8] = [
+    let cases: [(&[&str], i32, &str); 10] = [
         (&["--nope"], 2, "unexpected argument '--nope'"),
         (&["--listen", "here"], 2, "say a loopback address with a port"),
         (&["--listen", "0.0.0.0:0"], 1, "only loopback addresses are allowed"),
+        (&["--page", "here"], 2, "say a loopback address with a port, such as 127.0.0.1:9404, or none"),
+        (&["--page", "0.0.0.0:9404"], 2, "say a loopback address with a port"),
         (&["--dpu", "Bad_Name"], 2, "RFC 1123"),
         (&["--until-ready=soon"], 2, "invalid value 'soon'"),
         (&["--log", "a=b=c"], 2, "invalid value 'a=b=c'"),
