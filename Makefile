@@ -12,12 +12,12 @@ FLEETS ?= 200
 DEVICES ?= 1000,5000,20000
 CLUSTER ?=
 
-.PHONY: help test check control-plane open-vswitch cluster fmt lint docs unit generate soak soak-simulation soak-switch soak-fleet bench-switch bench-fleet deny
+.PHONY: help test check control-plane open-vswitch chromium cluster fmt lint docs unit generate soak soak-simulation soak-switch soak-fleet bench-switch bench-fleet deny
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-test: check fmt lint docs control-plane open-vswitch unit ## everything that decides whether a change lands
+test: check fmt lint docs control-plane open-vswitch chromium unit ## everything that decides whether a change lands
 
 check: ## are the tools here that the tests need?
 	@tests/prerequisites.sh
@@ -27,6 +27,9 @@ control-plane: ## etcd and kube-apiserver for the tests, built once from their G
 
 open-vswitch: ## Open vSwitch for the tests, fetched once where none is installed
 	@tests/open-vswitch/get.sh >/dev/null
+
+chromium: ## Chromium for the tests, fetched once where none is installed
+	@tests/chromium/get.sh >/dev/null
 
 cluster: check control-plane ## Kubernetes on loopback with an operator and DPUS (2) simulated DPUs, until Ctrl-C
 	$(CARGO) build -q --locked -p virtnet-agent -p virtnet-operator --bins
