@@ -1,6 +1,6 @@
 //! What is remembered of the MACs that devices declare: which of them nobody else of the fleet had, and which are waited for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Either, select};
@@ -16,6 +16,8 @@ const WATCHED: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Macs {
     free: BTreeMap<Uid, Free>,
+    /// MACs that were another's.
+    lost: BTreeMap<Uid, Mac>,
     /// Devices that wait for one to give a MAC up. Dropping the sender ends the wait.
     waiting: BTreeMap<Uid, (Mac, oneshot::Sender<()>)>,
 }
@@ -26,9 +28,20 @@ impl Macs {
         &self.free
     }
 
+    /// Devices whose MAC was another's when it was last looked for.
+    pub(crate) fn lost(&self) -> BTreeSet<Uid> {
+        self.lost.keys().cloned().collect()
+    }
+
+    /// The MAC is another's.
+    pub(crate) fn is_lost(&mut self, uid: &Uid, mac: Mac) {
+        self.lost.insert(uid.clone(), mac);
+    }
+
     /// Nobody else had the MAC.
     pub(crate) fn is_free(&mut self, uid: &Uid, free: Free) {
         self.waiting.remove(uid);
+        self.lost.remove(uid);
         self.free.insert(uid.clone(), free);
     }
 
@@ -69,7 +82,9 @@ impl Macs {
                 device.wanted_mac() == Some(free.mac) && (!free.noted || device.macs.contains(&free.mac))
             })
         });
-        self.waiting
-            .retain(|uid, (mac, _)| devices.get(uid).is_some_and(|device| device.wanted_mac() == Some(*mac)));
+        let wants =
+            |uid: &Uid, mac| devices.get(uid).is_some_and(|device: &Device| device.wanted_mac() == Some(mac));
+        self.lost.retain(|uid, mac| wants(uid, *mac));
+        self.waiting.retain(|uid, (mac, _)| wants(uid, *mac));
     }
 }

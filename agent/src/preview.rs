@@ -70,6 +70,7 @@ pub async fn make(client: Client, parts: &Parts, dpu: &str) -> anyhow::Result<Pr
         busy: &BTreeSet::new(),
         held: &BTreeMap::new(),
         free: &BTreeMap::new(),
+        lost: &BTreeSet::new(),
         reported: None,
         suspects: &BTreeSet::new(),
     });

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 use virtnet_client::{Clock, Events, chain, is_overtaken};
-use virtnet_crds::{Dpu, VirtnetDevice, VirtnetDeviceStatus};
+use virtnet_crds::{Dpu, Reason, VirtnetDevice, VirtnetDeviceStatus};
 use virtnet_telemetry::Pulse;
 
 use crate::api;
@@ -323,6 +323,7 @@ impl Reconciler {
             busy: &self.busy.of_devices(),
             held: &self.retries.held(now),
             free: self.macs.free(),
+            lost: &self.macs.lost(),
             reported: self.dpu.reported().as_ref(),
             suspects: &self.suspects.ripe(now),
         });
@@ -446,6 +447,9 @@ impl Reconciler {
                     }
                     _ => error,
                 };
+                if let (Step::ClaimMac { device, mac, .. }, Reason::MacClaimed) = (&step, error.reason) {
+                    self.macs.is_lost(&device.uid, *mac);
+                }
                 if let (Step::ClaimMac { device, mac, .. }, Some(rival)) = (&step, error.rival)
                     && let Some(wait) = self.macs.wait(&device.uid, *mac, self.hands.given_up(*mac, rival))
                 {

@@ -106,11 +106,11 @@ pub(super) fn to_note(
     borne.into_iter().chain(wanted).collect()
 }
 
-/// Whether it is anything but a disturbance to note the MAC: not while it is another's. A loser that an agent newly started
-/// finds is not noted for nothing: first it looks whether there is still a reason to wait.
+/// Whether it is anything but a disturbance to note the MAC: not while it is another's. What was lost is not noted before it
+/// was looked for again; that it was lost an agent newly started knows by the status.
 fn may_note(input: &Input<'_>, device: &Device, mac: Mac) -> bool {
     !is_lost(input, device)
-        && (!device.mac_refused
+        && (!(device.mac_refused || input.lost.contains(&device.uid))
             || device.macs.contains(&mac)
             || input.free.get(&device.uid).is_some_and(|free| free.mac == mac))
 }

@@ -48,6 +48,8 @@ pub struct Input<'a> {
     pub held: &'a BTreeMap<(Uid, Part), (Reason, String)>,
     /// MACs that nobody else of the fleet had, each with the device that it was looked for.
     pub free: &'a BTreeMap<Uid, Free>,
+    /// Devices whose MAC was another's when it was last looked for.
+    pub lost: &'a BTreeSet<Uid>,
     /// Functions that the Dpu's status says no object declares; `None`: nothing can be reported.
     pub reported: Option<&'a BTreeSet<FunctionId>>,
     /// Ports that were suspected before.

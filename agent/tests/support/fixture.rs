@@ -31,6 +31,7 @@ pub(crate) struct World {
     pub(crate) busy: BTreeSet<(Uid, Part)>,
     pub(crate) held: BTreeMap<(Uid, Part), (Reason, String)>,
     pub(crate) free: BTreeMap<Uid, Free>,
+    pub(crate) lost: BTreeSet<Uid>,
     pub(crate) reported: Option<BTreeSet<FunctionId>>,
     pub(crate) suspects: BTreeSet<(IfName, Owner)>,
 }
@@ -57,6 +58,8 @@ pub(crate) struct DpuFixture {
     pub(crate) unlooked: BTreeSet<String>,
     /// For the MAC of these it was, before they noted it.
     pub(crate) looked_early: BTreeSet<String>,
+    /// The MAC of these was another's when it was last looked for.
+    pub(crate) lost: BTreeSet<String>,
     /// The static PFs and VFs that were reported as undeclared; absent: nothing can be reported.
     pub(crate) reported: Option<Vec<(PfId, Option<VfId>)>>,
     pub(crate) suspects: BTreeMap<IfName, OwnerFixture>,
@@ -79,6 +82,7 @@ impl Default for DpuFixture {
             held: Vec::new(),
             unlooked: BTreeSet::new(),
             looked_early: BTreeSet::new(),
+            lost: BTreeSet::new(),
             reported: None,
             suspects: BTreeMap::new(),
         }
@@ -327,6 +331,7 @@ impl World {
                 .map(|held| (key(&held.uid, held.part), (reason(&held.reason), held.message.clone())))
                 .collect(),
             free,
+            lost: fixture.lost.iter().map(|uid| Uid::from(uid.as_str())).collect(),
             reported: fixture.reported.as_ref().map(|places| {
                 let id = |(pf, vf): &(PfId, Option<VfId>)| {
                     vf.map_or_else(|| FunctionId::pf(*pf), |vf| FunctionId::vf(*pf, vf))
@@ -347,6 +352,7 @@ impl World {
             busy: &self.busy,
             held: &self.held,
             free: &self.free,
+            lost: &self.lost,
             reported: self.reported.as_ref(),
             suspects: &self.suspects,
         }
