@@ -27,16 +27,20 @@ pub fn device_status(
     findings.extend(port.as_ref().map(|port| finding(PORT_READY, port)));
     findings.push(Finding::new(READY, reason, message));
     findings.extend(Finding::kstatus(reason, message));
+    // Where the controller can't be asked the function is what it was last seen to be: its MAC is as little free as before,
+    // and its device can as little be another DPU's.
+    let unseen = matches!(function, Stand::Not(Reason::ControllerUnavailable, _));
+    let last = unseen.then(|| before.clone()).unwrap_or_default();
     VirtnetDeviceStatus {
         observed_generation: generation,
         conditions: conditions::merge(&before.conditions, findings, generation, &Time(now)),
         pending: pending
             .as_ref()
             .map(|(reason, message)| Pending { reason: reason.to_string(), message: message.clone() }),
-        function: found.as_ref().map(function_status),
-        representor: sf.as_ref().map(representor_status),
-        port: found_port.as_ref().map(port_status),
-        host: found.as_ref().map(host_status),
+        function: found.as_ref().map(function_status).or(last.function),
+        representor: sf.as_ref().map(representor_status).or(last.representor),
+        port: found_port.as_ref().map(port_status).or(last.port),
+        host: found.as_ref().map(host_status).or(last.host),
     }
 }
 

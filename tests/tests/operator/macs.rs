@@ -124,6 +124,27 @@ async fn who_keeps_a_mac_for_a_vf_to_come_has_it_of_an_older_one_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_mac_is_no_more_free_while_nobody_can_ask_the_controller_of_its_function() {
+    let (client, _, clock) = embedded_api().await;
+    let fleet = Fleet::new(client, &["dpu-a", "dpu-b"]);
+    let own = fleet.sims["dpu-a"].controller().observe().await.unwrap();
+    let own = own.functions.values().next().unwrap().mac.to_string();
+    guarded(&fleet, &clock, async {
+        fleet.create("fixed", json!({"dpu": "dpu-a", "function": {"static": {"pf": 0}}})).await;
+        fleet.until(&[("Ready", 1)]).await;
+        fleet.create("waits", on("dpu-b", &own)).await;
+        until_claimed(&fleet, "waits", &own, "default/fixed on dpu-a").await;
+        fleet.sims["dpu-a"].cut_off_controller(Duration::from_secs(300));
+        fleet.until(&[("ControllerUnavailable", 1), ("MacClaimed", 1)]).await;
+        sleep(Duration::from_secs(240)).await;
+        let function = fleet.devices().get("fixed").await.unwrap().status.unwrap().function.unwrap();
+        assert_eq!(function.mac.as_ref(), Some(&own));
+        fleet.until(&[("Ready", 1), ("MacClaimed", 1)]).await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_those_that_come_in_one_moment_each_mac_is_the_eldest_ones() {
     let (client, _, clock) = embedded_api().await;
     let fleet = Fleet::new(client, &["dpu-a", "dpu-b", "dpu-c", "dpu-d"]);
