@@ -120,13 +120,22 @@ fn register(
     let mut macs = mac::to_note(input, claims, device, found);
     // Until the function is seen with the wanted MAC, and no change of it is under way, it may come to bear an older one.
     let changes = input.busy.contains(&key(Part::Function));
-    if let Some(wanted) = device.wanted_mac()
-        && (changes || found.is_none_or(|function| function.mac != wanted))
-    {
-        macs.extend(&device.macs);
-        // One that another of the fleet has is given up, so that the other may use it.
-        if mac::is_lost(input, device) && !changes && !mac::has(device, found, state, wanted) {
-            macs.remove(&wanted);
+    match device.wanted_mac() {
+        Some(wanted) if changes || found.is_none_or(|function| function.mac != wanted) => {
+            macs.extend(&device.macs);
+            // One that another of the fleet has is given up, so that the other may use it.
+            if mac::is_lost(input, device) && !changes && !mac::has(device, found, state, wanted) {
+                macs.remove(&wanted);
+            }
+        }
+        Some(_) => {}
+        // The same where the spec names none any more.
+        None if changes || mac::kept(device, state).is_some() => macs.extend(&device.macs),
+        // A label tells of what the function bears until the status does.
+        None => {
+            let told = device.known.as_ref().and_then(|known| known.mac);
+            let borne = found.map(|function| function.mac);
+            macs.extend(borne.filter(|mac| device.macs.contains(mac) && told != Some(*mac)));
         }
     }
     if !device.finalizer || device.macs != macs {

@@ -265,7 +265,7 @@ pub(super) fn hands_over(input: &Input<'_>, claims: &Claims<'_>, device: &Device
         && !input.held.contains_key(&(device.uid.clone(), Part::Function))
         && claims.function_claimed_by(device).is_none()
         && claims.mac_claimed_by(device).is_none()
-        && !mac::is_lost(input, device)
+        && !mac::is_refused(input, device)
         && check(wanted, None, limits).is_ok()
         && !settings_of_unborn(wanted).is_empty()
 }

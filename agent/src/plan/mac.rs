@@ -121,8 +121,18 @@ pub(super) fn is_lost(input: &Input<'_>, device: &Device) -> bool {
     held.is_some_and(|(reason, _)| *reason == Reason::MacClaimed)
 }
 
+/// Whether there is no telling when it may use its MAC: it is another's, or nobody can be asked.
+pub(super) fn is_refused(input: &Input<'_>, device: &Device) -> bool {
+    let held = input.held.get(&(device.uid.clone(), Part::Mac));
+    held.is_some_and(|(reason, _)| *reason != Reason::Creating)
+}
+
 /// Whether its function has the MAC already, or will be made with it whatever is decided now.
 pub(super) fn has(device: &Device, found: Option<&Function>, state: &ControllerState, mac: Mac) -> bool {
-    let kept = place(device).and_then(|id| state.prepared.get(&(id.pf, id.vf?)));
-    found.is_some_and(|function| function.mac == mac) || kept.is_some_and(|change| change.mac == Some(mac))
+    found.is_some_and(|function| function.mac == mac) || kept(device, state) == Some(mac)
+}
+
+/// The MAC that the controller keeps for its VF to come.
+pub(super) fn kept(device: &Device, state: &ControllerState) -> Option<Mac> {
+    place(device).and_then(|id| state.prepared.get(&(id.pf, id.vf?)))?.mac
 }
