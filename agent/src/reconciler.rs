@@ -328,6 +328,19 @@ impl Reconciler {
             suspects: &self.suspects.ripe(now),
         });
         self.suspects.seen(suspects, now);
+        // Who has a MAC that its object notes still has it where the function is to be plugged anew.
+        for (uid, device) in all_devices.iter() {
+            let borne = devices
+                .get(uid)
+                .and_then(|assessment| assessment.found.as_ref())
+                .map(|function| function.mac);
+            if let Some(mac) = borne
+                && device.wanted_mac() == Some(mac)
+                && device.macs.contains(&mac)
+            {
+                self.macs.is_free(uid, Free { mac, noted: true });
+            }
+        }
         if !observed.is_complete() {
             self.look_again_at(Some(now + OUT_OF_REACH));
         }
