@@ -35,6 +35,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The longest that is waited after writes that failed.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// What the schema bounds the list of undeclared functions to.
+const MOST_UNDECLARED: usize = 1024;
 /// After so many writes that failed in a row nothing waits for the next: a deletion always ends.
 const GIVEN_UP: u32 = 6;
 
@@ -74,7 +76,8 @@ impl DpuObject {
         self.object.as_ref()
     }
 
-    /// Functions that the object says nobody declares; `None` where it isn't there, or could not be written for long.
+    /// Functions that the object says nobody declares; `None` where it isn't there, could not be written for long, or has no
+    /// room for more.
     pub(crate) fn reported(&self) -> Option<BTreeSet<FunctionId>> {
         let status = self.object.as_ref().filter(|_| self.failures < GIVEN_UP)?.status.as_ref()?;
         let id = |function: &UndeclaredFunction| {
@@ -82,7 +85,7 @@ impl DpuObject {
             let vf = function.vf.map(|vf| VfId::try_from(u32::from(vf))).transpose().ok()?;
             Some(vf.map_or_else(|| FunctionId::pf(pf), |vf| FunctionId::vf(pf, vf)))
         };
-        Some(status.undeclared.iter().filter_map(id).collect())
+        (status.undeclared.len() < MOST_UNDECLARED).then(|| status.undeclared.iter().filter_map(id).collect())
     }
 
     /// Takes in what the watch tells: the object, or that there is none.
@@ -413,13 +416,11 @@ fn undeclared(
     observed: &Observed,
     assessment: &DpuAssessment,
 ) -> Vec<UndeclaredFunction> {
-    /// What the schema bounds the list to.
-    const MOST: usize = 1024;
     assessment
         .undeclared
         .iter()
         .filter_map(|id| state.functions.get(id))
-        .take(MOST)
+        .take(MOST_UNDECLARED)
         .map(|function| {
             // Only a hot-plug is told these; of hundreds of VFs they would but swell the status.
             let told = (function.kind == FunctionKind::HotPlug).then_some(function);
