@@ -131,7 +131,11 @@ impl Rivals {
                         }
                         Ok(watcher::Event::InitDone) => std::mem::take(&mut there),
                         Ok(watcher::Event::Delete(_)) => false,
-                        Ok(watcher::Event::Init) | Err(_) => true,
+                        Ok(watcher::Event::Init) => {
+                            there = false;
+                            true
+                        }
+                        Err(_) => true,
                     };
                     if !has {
                         return;
@@ -195,10 +199,11 @@ fn seniority_of(object: &DynamicObject, mac: Mac) -> (bool, Timestamp, String) {
     (!bears, created, object.uid().unwrap_or_default())
 }
 
-/// Whether a device notes the MAC, or its status tells of it. One that can't be decoded tells only what it notes.
+/// Whether a device notes the MAC, or its status tells of it; so it may be where its object can't be decoded.
 fn has_mac(object: &DeserializeGuard<VirtnetDevice>, mac: Mac) -> bool {
-    let status = object.0.as_ref().ok().and_then(|object| object.status.as_ref());
-    let told = status.and_then(|status| status.function.as_ref()?.mac.as_deref());
+    let Ok(decoded) = &object.0 else { return true };
+    let function = decoded.status.as_ref().and_then(|status| status.function.as_ref());
+    let told = function.and_then(|function| function.mac.as_deref());
     object.labels().contains_key(&mac_label(&mac.to_string()))
         || told.and_then(|told| told.parse().ok()) == Some(mac)
 }
