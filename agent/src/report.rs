@@ -4,7 +4,7 @@
 //! its address is about to bind a driver, and that would be a second write. A state under a second old is not written, so
 //! that what passes by itself leaves no trace. One that the agent is itself about to end is given longer, so that a
 //! thousand functions coming up are a thousand writes and not two; but a Ready that is no longer so is never left longer
-//! than that second.
+//! than that second, unless the object is being deleted, which everybody sees.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -90,7 +90,9 @@ impl Reports {
         if differing.state != state {
             (differing.state, differing.since) = (state, now);
         }
-        differing.untrue = (is_ready(written) && state.is_some()).then(|| differing.untrue.unwrap_or(now));
+        // That it is being deleted its metadata tell as well.
+        let is_untrue = is_ready(written) && state.is_some_and(|reason| reason != Reason::Deleting);
+        differing.untrue = is_untrue.then(|| differing.untrue.unwrap_or(now));
         let untrue = differing.untrue.map(|since| since + SETTLED);
         let lasted = (differing.since + wait).min(differing.first + RESTLESS);
         let held = differing.failure.as_ref().filter(|failure| failure.version.as_deref() == version);
