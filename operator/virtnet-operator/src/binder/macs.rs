@@ -3,18 +3,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::fleet::{Device, Target};
+use crate::fleet::{Device, Target, Undeclared};
 
 /// Who has or wants each MAC.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Macs<'a>(BTreeMap<&'a str, Vec<Bearer<'a>>>);
 
 /// One that has a MAC, or may come to have it.
 #[derive(Clone, Copy, Debug)]
 enum Bearer<'a> {
     Device(&'a Device),
-    /// A function that no object declares: its VUID, and its DPU.
-    Undeclared(&'a str, &'a str),
+    /// A function that no object declares, and its DPU.
+    Undeclared(&'a Undeclared, &'a str),
 }
 
 /// What the MAC of a device means for where it can go.
@@ -39,7 +39,7 @@ impl<'a> Macs<'a> {
         for target in dpus.values() {
             for function in target.reported.iter().flat_map(|reported| &reported.undeclared) {
                 if let Some(mac) = &function.mac {
-                    let bearer = Bearer::Undeclared(&function.vuid, target.name());
+                    let bearer = Bearer::Undeclared(function, target.name());
                     macs.entry(mac).or_default().push(bearer);
                 }
             }
@@ -59,8 +59,10 @@ impl<'a> Macs<'a> {
                     return Verdict::Claimed(claimed(mac, &format!("{}{on}", other.key())));
                 }
                 Bearer::Device(_) => {}
-                Bearer::Undeclared(_, dpu) if may_go(dpu) => verdict = Verdict::Only(dpu),
-                Bearer::Undeclared(vuid, dpu) => {
+                Bearer::Undeclared(function, dpu) if device.need.is(function) && may_go(dpu) => {
+                    verdict = Verdict::Only(dpu);
+                }
+                Bearer::Undeclared(Undeclared { vuid, .. }, dpu) => {
                     return Verdict::Claimed(claimed(
                         mac,
                         &format!("{vuid} of {dpu}, which no object declares"),

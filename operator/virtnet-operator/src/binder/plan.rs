@@ -67,7 +67,9 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
         }
     }
     seekers.sort_by_key(|device| device.seniority());
-    let macs = Macs::of(input.devices, input.dpus);
+    // Most fleets name no MACs, and need no index of them.
+    let named = seekers.iter().any(|device| device.dpu().is_none() && device.wanted_mac.is_some());
+    let macs = if named { Macs::of(input.devices, input.dpus) } else { Macs::default() };
     for device in seekers {
         let uid = device.uid().to_owned();
         if is_queueing(device)
@@ -412,6 +414,10 @@ mod tests {
             "MacClaimed: MAC 0c:c4:7a:00:00:01 is that of VNETS1 of b, which no object declares; choose another, or delete \
              that one"
         );
+        // A function of another kind is none that it could take.
+        let fixed = json!({"mac": "0c:c4:7a:00:00:01", "function": {"static": {"pf": 0}}});
+        let plan = planned(&[device(0, fixed, Value::Null)], &dpus, &[]);
+        assert!(message(&plan, "0000").starts_with("MacClaimed: "), "{plan:?}");
         b.trouble = Some("its agent is silent");
         assert_eq!(
             message(&planned(&[of(json!({}))], &[dpu("a", 4, 9, 0), b], &[]), "0000"),

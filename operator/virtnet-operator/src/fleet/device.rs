@@ -8,11 +8,11 @@ use kube::ResourceExt;
 use tracing::warn;
 use virtnet_crds::conditions::{BOUND, FUNCTION_READY, READY, STALLED};
 use virtnet_crds::{
-    Function, NotOneFunction, Port, REVISION_ANNOTATION, Reason, Uplink, VirtnetDevice, VirtnetDeviceSpec,
-    VirtnetDeviceStatus, manager, noted_mac,
+    Function, FunctionType, NotOneFunction, Port, REVISION_ANNOTATION, Reason, Uplink, VirtnetDevice,
+    VirtnetDeviceSpec, VirtnetDeviceStatus, manager, noted_mac,
 };
 
-use super::Kept;
+use super::{Kept, Undeclared};
 
 /// What a function takes of a DPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,16 @@ pub(crate) enum Need {
 }
 
 impl Need {
+    /// Whether this is the function that is needed, or could be.
+    pub(crate) fn is(&self, function: &Undeclared) -> bool {
+        match (self, function.type_) {
+            (Self::HotPlug { .. }, FunctionType::HotPlug) => true,
+            (Self::Static { pf }, FunctionType::Static) => function.pf == Some(*pf),
+            (Self::Vf { pf, vf }, FunctionType::Vf) => (function.pf, function.vf) == (Some(*pf), Some(*vf)),
+            _ => false,
+        }
+    }
+
     fn of(spec: &VirtnetDeviceSpec) -> Result<Self, NotOneFunction> {
         Ok(match spec.function.choice()? {
             Function::Hotplug(function) => Self::HotPlug {

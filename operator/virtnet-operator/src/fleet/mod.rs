@@ -17,7 +17,7 @@ use virtnet_crds::Dpu;
 
 pub(crate) use device::{Device, Need, Readiness};
 pub(crate) use set::Set;
-pub(crate) use target::{Reported, Target, none_selected};
+pub(crate) use target::{Reported, Target, Undeclared, none_selected};
 
 /// All that is known.
 #[derive(Debug, Default)]

@@ -36,6 +36,9 @@ pub(crate) struct Reported {
 pub(crate) struct Undeclared {
     pub(crate) vuid: String,
     pub(crate) type_: FunctionType,
+    /// The index of a static PF, or that of the VF's PF.
+    pub(crate) pf: Option<u16>,
+    pub(crate) vf: Option<u16>,
     pub(crate) mac: Option<String>,
     pub(crate) representor: Option<String>,
 }
@@ -72,6 +75,8 @@ impl Target {
             let undeclared = undeclared.map(|function| Undeclared {
                 vuid: function.vuid,
                 type_: function.type_,
+                pf: function.pf,
+                vf: function.vf,
                 mac: function.mac.map(|mac| mac.to_ascii_lowercase()),
                 representor: function.representor,
             });
