@@ -149,7 +149,10 @@ async fn what_becomes_of_a_fleet_is_seen_as_it_happens() {
         browser.close().await.unwrap();
     };
     meanwhile([fleet.agents(&clock), first], async {
-        tokio::select! { () = second => {}, () = story => {} }
+        tokio::select! {
+            () = second => panic!("the operator ended"),
+            () = story => {}
+        }
     })
     .await;
 }

@@ -501,15 +501,17 @@ function take({ reset, more, complete, dpus: newDpus, devices: newDevices }) {
     heard?.devices.add(key);
     putEach(key, device);
   }
-  if (heard && !more) {
+  // What a server has not heard of itself yet is not gone.
+  if (heard && !more && complete) {
     for (const name of [...dpus.keys()]) if (!heard.dpus.has(name)) put(name, null);
     for (const key of [...devices.keys()]) if (!heard.devices.has(key)) putEach(key, null);
     heard = undefined;
   }
+  const isNews = isComplete !== complete;
   isComplete = complete;
   showCards(touched);
   if (touched.size > 0) showFound();
-  if (touched.has(selected.dpu) || (selected.dpu !== undefined && !isShown(selected.dpu))) showPicture(changed);
+  if (isNews || touched.has(selected.dpu) || (selected.dpu !== undefined && !isShown(selected.dpu))) showPicture(changed);
   tell("live", complete ? "● Live" : "◌ Listing…");
 }
 
@@ -539,11 +541,17 @@ function connect() {
 byId("search").addEventListener("submit", (event) => event.preventDefault());
 byId("query").addEventListener("input", showQuery);
 byId("only").addEventListener("change", (event) => byId("groups").classList.toggle("only", event.target.checked));
-addEventListener("hashchange", () => {
-  // Who follows a link from what was found wants to see where it leads.
+/// Who follows a link from what was found wants to see where it leads.
+function follow() {
   byId("query").value = "";
   showFound();
   select();
+}
+
+addEventListener("hashchange", follow);
+byId("found-list").addEventListener("click", (event) => {
+  // One that leads to where the page is already changes no address.
+  if (event.target.closest("a")?.hash === location.hash) follow();
 });
 select();
 connect();

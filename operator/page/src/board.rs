@@ -19,6 +19,8 @@ use crate::model::{DeviceView, DpuView};
 
 /// How many objects that are gone are remembered, for readers that know them yet. One that is further behind begins anew.
 const GONE_AT_MOST: usize = 4096;
+/// About how long a message may become; one object more at most.
+const BYTES_AT_MOST: usize = 256 * 1024;
 
 /// What is shown; clones share it. The one that watches the API tells it of each event.
 #[derive(Clone)]
@@ -165,8 +167,12 @@ impl Board {
             return None;
         }
         let (mut dpus, mut devices) = (String::new(), String::new());
-        let mut changes = known.changes.range(place.seen + 1..);
-        for (number, key) in changes.by_ref().take(limit) {
+        let mut changes = known.changes.range(place.seen + 1..).peekable();
+        let mut left = limit;
+        while let Some((number, key)) =
+            changes.next_if(|_| left > 0 && dpus.len() + devices.len() < BYTES_AT_MOST)
+        {
+            left -= 1;
             place.seen = *number;
             let object = known.entries.get(key).and_then(|entry| entry.json.as_deref());
             let list = match key.kind {

@@ -18,7 +18,7 @@ use crate::board::{Board, Place};
 const PACE: Duration = Duration::from_secs(1);
 /// A reader hears something so often at least, so that it notices where the connection is lost.
 const BEAT: Duration = Duration::from_secs(15);
-/// One message is of so many objects at most: a hundred kilobytes, about.
+/// One message is of so many objects at most: of devices a hundred kilobytes, about.
 const OBJECTS_AT_MOST: usize = 200;
 
 /// How far one reader is.
