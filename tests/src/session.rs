@@ -169,8 +169,6 @@ fn plain(line: &str) -> String {
         Err(_) => line,
     };
     let line = replace(line.to_owned(), r"\b\d+m?\d*s\b", "AGE");
-    // A free port is another each time.
-    let line = replace(line, r"http://127\.0\.0\.1:\d+/", "http://127.0.0.1:PORT/");
     let line = line.replace("(x2 over AGE)", "").replace(" from default namespace", "");
     let line = replace(line, "-{4,}", "----");
     line.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -40,9 +40,12 @@ pub(crate) struct Arguments {
     /// Where the API listens: a loopback address with a port, 0 for a free one, or unix:PATH
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS", value_parser = listen)]
     listen: Listen,
-    /// Where the page to look at is served: a loopback address with a port, 0 for a free one, or none
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS", value_parser = page)]
-    page: Where,
+    /// Serve the page to look at, to whoever is on this machine, on a loopback address with a port (a free one)
+    #[arg(
+        long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = "127.0.0.1:0",
+        value_parser = page
+    )]
+    page: Option<SocketAddr>,
     #[command(flatten)]
     ground: ground::Arguments,
     /// Firmware values of the simulated DPU, of the second port as p1/KEY=VALUE
@@ -52,10 +55,6 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "300")]
     until_ready: Option<u64>,
 }
-
-/// Where the page is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Where(Option<SocketAddr>);
 
 /// Runs it.
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -68,7 +67,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let sim = SimConfig { firmware, ..SimConfig::default() };
     let ground = Ground::lay(&arguments.ground, sim)?;
-    let (listen, Where(page)) = (arguments.listen, arguments.page);
+    let (listen, page) = (arguments.listen, arguments.page);
     let plan = Plan { dpu: &arguments.dpu, state_dir: &state_dir, listen, page, ground };
     let machine = Machine::start(plan).await?;
     machine.tell_ground(&arguments.dpu);
@@ -169,15 +168,10 @@ fn listen(text: &str) -> Result<Listen, String> {
         .map_err(|_| "say a loopback address with a port, such as 127.0.0.1:6443, or unix:PATH".to_owned())
 }
 
-/// Parses `127.0.0.1:9404` or `none`. Whoever reaches the page may read it, so it is for this machine alone.
-fn page(text: &str) -> Result<Where, String> {
-    if text == "none" {
-        return Ok(Where(None));
-    }
+/// Parses `127.0.0.1:9404`. Whoever reaches the page may read it, so it is for this machine alone.
+fn page(text: &str) -> Result<SocketAddr, String> {
     let address = text.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback());
-    address
-        .map(|address| Where(Some(address)))
-        .ok_or_else(|| "say a loopback address with a port, such as 127.0.0.1:9404, or none".to_owned())
+    address.ok_or_else(|| "say a loopback address with a port, such as 127.0.0.1:9404".to_owned())
 }
 
 fn tell(outcome: &Outcome) {

@@ -52,7 +52,7 @@ fn get(address: &str, path: &str, part: &str) -> String {
 #[test]
 fn the_page_is_where_it_says_and_tells_of_the_dpu() {
     let place = Place::new();
-    let local = place.start(&[]);
+    let local = place.start(&["--page"]);
     let line = local.wait_for_line("Look at it in a browser: ");
     let address =
         line.strip_prefix("Look at it in a browser: http://").and_then(|rest| rest.strip_suffix('/'));
@@ -65,16 +65,17 @@ fn the_page_is_where_it_says_and_tells_of_the_dpu() {
 
     // An address that is taken is told before anything begins.
     let other = Place::new();
-    let refused = other.local(&["--page", address]).failed(1);
+    let refused = other.local(&[&format!("--page={address}")]).failed(1);
     assert!(
         refused.starts_with(&format!("virtnetctl: serving the page on {address}: see --page: ")),
         "{refused}"
     );
     assert!(!other.state().exists());
-    let without = other.start(&["--page=none"]);
+    let without = other.start(&[]);
     assert!(!without.printed().contains("browser"), "{}", without.printed());
     // It ends well though somebody looks.
-    let _reader = TcpStream::connect(address).unwrap();
+    let mut reader = TcpStream::connect(address).unwrap();
+    reader.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     assert!(local.stop().success());
 }
 
@@ -181,8 +182,8 @@ fn wrong_usage_is_told_before_anything_begins() {
         (&["--nope"], 2, "unexpected argument '--nope'"),
         (&["--listen", "here"], 2, "say a loopback address with a port"),
         (&["--listen", "0.0.0.0:0"], 1, "only loopback addresses are allowed"),
-        (&["--page", "here"], 2, "say a loopback address with a port, such as 127.0.0.1:9404, or none"),
-        (&["--page", "0.0.0.0:9404"], 2, "say a loopback address with a port"),
+        (&["--page=here"], 2, "say a loopback address with a port, such as 127.0.0.1:9404"),
+        (&["--page=0.0.0.0:9404"], 2, "say a loopback address with a port"),
         (&["--dpu", "Bad_Name"], 2, "RFC 1123"),
         (&["--until-ready=soon"], 2, "invalid value 'soon'"),
         (&["--log", "a=b=c"], 2, "invalid value 'a=b=c'"),
