@@ -9,7 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use virtnet_agent::{Clock, Metrics, Parts};
 use virtnet_embedded_api::{self as embedded, Listen, MemoryDisk, Server};
 use virtnet_sim::{Sim, SimConfig};
@@ -30,6 +30,14 @@ async fn the_kinds_are_explained_as_by_a_real_server() {
     let listen = Listen::Tcp(([127, 0, 0, 1], 0).into());
     let server = Server::start(&api, listen, folder.path()).await.unwrap();
     let embedded = Kubectl::new(server.kubeconfig_path().unwrap().to_owned());
+    // A server explains a kind some time after it serves it.
+    for kind in ["vnd", "vnds", "dpu"] {
+        let begun = Instant::now();
+        while real.run(&["explain", kind]).unwrap().ok().is_err() {
+            assert!(begun.elapsed() < LIMIT, "{kind} is not explained after {} s", LIMIT.as_secs());
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
     for what in [
         "virtnetdevice.spec --recursive",
         "vnd.status --recursive",

@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-use virtnet_crds::{API_VERSION, yaml};
+use virtnet_crds::{API_VERSION, noted_mac, yaml};
 use virtnet_embedded_api::Recorder;
 use virtnet_sim::SimConfig;
 use virtnet_tests::fleet::{Fleet, embedded_api, meanwhile};
@@ -101,7 +101,10 @@ async fn state(client: &Client) -> BTreeMap<String, Value> {
             if spec.get("mac").is_some() {
                 told["mac"] = status["function"]["mac"].clone();
             }
-            let labels = object.labels();
+            let mut labels = object.labels().clone();
+            if spec.get("mac").is_none() {
+                labels.retain(|label, _| noted_mac(label).is_none());
+            }
             found.insert(
                 format!("{kind} {}", object.name_any()),
                 json!({"labels": labels, "finalizers": object.finalizers(), "spec": spec, "status": told}),
