@@ -54,7 +54,8 @@ impl StepError {
 
     /// Another has the MAC.
     pub(crate) fn claimed(mac: Mac, rival: Rival) -> Self {
-        Self { rival: Some(rival.clone()), ..Self::new(Reason::MacClaimed, claimed(mac, &rival)) }
+        let error = Self::new(Reason::MacClaimed, claimed(mac, &rival));
+        Self { rival: Some(rival), ..error }
     }
 }
 

@@ -30,7 +30,7 @@ pub fn device_status(
     // Where the controller can't be asked the function is what it was last seen to be: its MAC is as little free as before,
     // and its device can as little be another DPU's.
     let unseen = matches!(function, Stand::Not(Reason::ControllerUnavailable, _));
-    let last = unseen.then(|| before.clone()).unwrap_or_default();
+    let last = if unseen { before.clone() } else { VirtnetDeviceStatus::default() };
     VirtnetDeviceStatus {
         observed_generation: generation,
         conditions: conditions::merge(&before.conditions, findings, generation, &Time(now)),

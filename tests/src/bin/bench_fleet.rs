@@ -117,7 +117,7 @@ impl<'a> Operator<'a> {
             self.programs.check()?;
             if said.elapsed() > Duration::from_secs(10) {
                 said = Instant::now();
-                eprintln!("  waiting until {what}: {} unbound, {} Ready", told.unbound, told.ready);
+                progress(&format!("  waiting until {what}: {} unbound, {} Ready", told.unbound, told.ready));
             }
             ensure!(begun.elapsed() < LIMIT, "not seen within {} s: {what}", LIMIT.as_secs());
             sleep(Duration::from_millis(100)).await;
@@ -184,9 +184,9 @@ async fn start_agents(plane: &ControlPlane, dpus: u32) -> anyhow::Result<JoinSet
         let list = api.list(&ListParams::default()).await?.items;
         let has_vfs = |dpu: &Dpu| {
             let status = dpu.status.as_ref();
-            status.and_then(|status| status.allocated.as_ref()).is_some_and(|allocated| {
-                allocated.vfs.iter().map(|vfs| u32::from(vfs.count)).sum::<u32>() == 4 * VFS
-            })
+            status
+                .and_then(|status| status.allocated.as_ref())
+                .is_some_and(|allocated| allocated.vfs.iter().map(|vfs| vfs.count).sum::<u32>() == 4 * VFS)
         };
         let there = list.iter().filter(|dpu| has_vfs(dpu)).count();
         if there == usize::try_from(dpus)? {
@@ -207,13 +207,13 @@ fn writes(counters: &Counters) -> f64 {
 }
 
 async fn measure(devices: u32, rest: Duration) -> anyhow::Result<Row> {
-    ensure!(devices % OF_A_DPU == 0, "--devices: {devices} is no multiple of {OF_A_DPU}");
+    ensure!(devices.is_multiple_of(OF_A_DPU), "--devices: {devices} is no multiple of {OF_A_DPU}");
     let dpus = devices / OF_A_DPU;
     let plane = ControlPlane::start().await?;
     manifests::install(&plane).await?;
     let client = plane.client().await?;
     let mut operator = Operator::new(&plane)?;
-    eprintln!("{devices} devices: {dpus} agents begin");
+    progress(&format!("{devices} devices: {dpus} agents begin"));
     let _agents = start_agents(&plane, dpus).await?;
 
     operator.start().await?;
@@ -221,7 +221,7 @@ async fn measure(devices: u32, rest: Duration) -> anyhow::Result<Row> {
     let empty = resident_bytes(operator.process()?)?;
     operator.end()?;
 
-    eprintln!("{devices} devices: they are created");
+    progress(&format!("{devices} devices: they are created"));
     let api: Api<VirtnetDevice> = Api::default_namespaced(client.clone());
     iter(specs(dpus).into_iter().map(anyhow::Ok))
         .try_for_each_concurrent(AT_ONCE, |(name, spec)| {
@@ -236,7 +236,7 @@ async fn measure(devices: u32, rest: Duration) -> anyhow::Result<Row> {
         })
         .await?;
 
-    eprintln!("{devices} devices: they are bound");
+    progress(&format!("{devices} devices: they are bound"));
     let count = f64::from(devices);
     operator.start().await?;
     let bound = operator.until("all are bound", |told| told.unbound < 0.5).await?;
@@ -254,10 +254,10 @@ async fn measure(devices: u32, rest: Duration) -> anyhow::Result<Row> {
     }
     operator.end()?;
 
-    eprintln!(
+    progress(&format!(
         "{devices} devices: the operator begins anew, and nothing is to be written for {} s",
         rest.as_secs()
-    );
+    ));
     let start = operator.start().await?;
     let start_cpu = processor_seconds(operator.process()?)?;
     sleep(rest).await;
@@ -304,6 +304,16 @@ fn table(rows: &[Row], rest: Duration) -> String {
     text
 }
 
+#[expect(clippy::print_stdout, reason = "the table is what this program is for")]
+fn print(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "progress, beside the table")]
+fn progress(line: &str) {
+    eprintln!("{line}");
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let Arguments { devices, rest } = Arguments::parse();
@@ -311,7 +321,7 @@ async fn main() -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for count in devices {
         rows.push(measure(count, rest).await.with_context(|| format!("with {count} devices"))?);
-        println!("{}", table(&rows, rest));
+        print(&table(&rows, rest));
     }
     Ok(())
 }

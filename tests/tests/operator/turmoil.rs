@@ -78,6 +78,7 @@ impl Results {
         }
     }
 
+    #[expect(clippy::print_stdout, reason = "the figures, for whoever asks for them")]
     fn check(self) {
         let Self { played, totals, failures } = self;
         println!("{played} fleets: {totals:?}");
