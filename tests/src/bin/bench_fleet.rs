@@ -176,8 +176,17 @@ async fn start_agents(plane: &ControlPlane, dpus: u32) -> anyhow::Result<JoinSet
         };
         let config_of_agent =
             virtnet_agent::Config { dpu: name, lease_namespace: LEASE_NAMESPACE.to_owned() };
-        let parts = Parts::from(&Sim::new(config));
-        agents.spawn(virtnet_agent::run(config_of_agent, client, parts, Clock::system(), Metrics::default()));
+        agents.spawn(async move {
+            let sim = Sim::new(config);
+            virtnet_agent::run(
+                config_of_agent,
+                client,
+                Parts::from(&sim),
+                Clock::system(),
+                Metrics::default(),
+            )
+            .await;
+        });
     }
     let begun = Instant::now();
     loop {
