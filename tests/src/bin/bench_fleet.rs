@@ -10,6 +10,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use futures::TryStreamExt;
 use futures::stream::iter;
+use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -157,18 +158,13 @@ fn specs(dpus: u32) -> Vec<(String, Value)> {
     hot.chain(vfs).collect()
 }
 
-/// Starts an agent for each DPU, with its own certificate, and waits until all are Ready.
+/// Starts an agent for each DPU, with its own certificate, and waits until all tell what they have.
 async fn start_agents(plane: &ControlPlane, dpus: u32) -> anyhow::Result<JoinSet<()>> {
     let api: Api<Dpu> = Api::all(plane.client().await?);
     let mut agents = JoinSet::new();
     for name in names(dpus) {
         let kubeconfig = plane.kubeconfig_of(&format!("virtnet:agent:{name}"), "virtnet:agents")?;
         let client = client_of(&kubeconfig).await?;
-        let sriov: Vec<_> = (0..4).map(|pf| json!({"pf": pf, "numVfs": VFS})).collect();
-        let body = json!({
-            "apiVersion": API_VERSION, "kind": "Dpu", "metadata": {"name": name}, "spec": {"host": {"sriov": sriov}},
-        });
-        api.patch(&name, &PatchParams::apply("bench"), &Patch::Apply(body)).await?;
         let config = SimConfig {
             firmware: FirmwareConfig::guide_with("")?,
             base_mac: derived_mac(&Uid::from(name.as_str())),
@@ -191,22 +187,31 @@ async fn start_agents(plane: &ControlPlane, dpus: u32) -> anyhow::Result<JoinSet
     let begun = Instant::now();
     loop {
         let list = api.list(&ListParams::default()).await?.items;
-        let has_vfs = |dpu: &Dpu| {
-            let status = dpu.status.as_ref();
-            status
-                .and_then(|status| status.allocated.as_ref())
-                .is_some_and(|allocated| allocated.vfs.iter().map(|vfs| vfs.count).sum::<u32>() == 4 * VFS)
-        };
-        let there = list.iter().filter(|dpu| has_vfs(dpu)).count();
+        let tells = |dpu: &&Dpu| dpu.status.as_ref().is_some_and(|status| status.capacity.is_some());
+        let there = list.iter().filter(tells).count();
         if there == usize::try_from(dpus)? {
             return Ok(agents);
         }
         if let Some(ended) = agents.try_join_next() {
             bail!("an agent ended: {ended:?}");
         }
-        ensure!(begun.elapsed() < LIMIT, "{there} of {dpus} DPUs have their VFs");
+        ensure!(begun.elapsed() < LIMIT, "{there} of {dpus} DPUs tell what they have");
         sleep(Duration::from_millis(500)).await;
     }
+}
+
+/// Has the hosts make the VFs. Made before they are declared, each would be reported as undeclared, and reported again with each
+/// that is declared.
+async fn make_vfs(client: &Client, dpus: u32) -> anyhow::Result<()> {
+    let api: Api<Dpu> = Api::all(client.clone());
+    for name in names(dpus) {
+        let sriov: Vec<_> = (0..4).map(|pf| json!({"pf": pf, "numVfs": VFS})).collect();
+        let body = json!({
+            "apiVersion": API_VERSION, "kind": "Dpu", "metadata": {"name": name}, "spec": {"host": {"sriov": sriov}},
+        });
+        api.patch(&name, &PatchParams::apply("bench"), &Patch::Apply(body)).await?;
+    }
+    Ok(())
 }
 
 /// How many writes of our kinds the API server acknowledged, whoever made them.
@@ -250,6 +255,7 @@ async fn measure(devices: u32, rest: Duration) -> anyhow::Result<Row> {
     operator.start().await?;
     let bound = operator.until("all are bound", |told| told.unbound < 0.5).await?;
     let binding_cpu = processor_seconds(operator.process()?)?;
+    make_vfs(&client, dpus).await?;
     let ready = bound + operator.until("all are Ready", |told| told.ready > count - 0.5).await?;
     // What is to be written once all is Ready is written soon.
     let mut before = writes(&Counters::read(&client).await?);
