@@ -1,11 +1,9 @@
 //! `kubectl`, as a user of a cluster knows it, against `virtnetctl local`.
 
-mod support;
-
 use std::path::Path;
 use std::process::Stdio;
 
-use support::{Local, Place, Run, device, eventually, sample};
+use crate::support::{Local, Place, Run, device, eventually, sample};
 
 #[test]
 fn a_sample_is_applied_seen_changed_and_deleted() {

@@ -1,20 +1,16 @@
 //! What was acknowledged survives: a kill, a restart, a failing disk.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
-
-mod support;
-
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::support::{DEVICES, JSON, config, create, device, get, open, send};
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde_json::json;
-use support::{DEVICES, JSON, config, create, device, get, open, send};
 use virtnet_embedded_api::{Api, Batch, Config, Disk, DiskError, FileDisk, Loaded, MemoryDisk};
 
 const STATE: &str = "VIRTNET_TEST_STATE";
@@ -64,7 +60,7 @@ async fn acknowledged_writes_survive_a_kill() {
             api.close().await;
         }
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "acknowledged_writes_survive_a_kill", "--nocapture"])
+            .args(["--exact", "durability::acknowledged_writes_survive_a_kill", "--nocapture"])
             .env(STATE, &path)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

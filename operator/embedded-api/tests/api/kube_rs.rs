@@ -1,9 +1,5 @@
 //! kube-rs uses the API in process, on one thread, under a paused clock.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
-
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,7 +16,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use virtnet_crds::{VirtnetDevice, VirtnetDeviceSet};
 
-use support::{client, device, open, open_recorded};
+use crate::support::{client, device, open, open_recorded};
 
 fn devices(client: &Client) -> Api<VirtnetDevice> {
     Api::namespaced(client.clone(), "default")

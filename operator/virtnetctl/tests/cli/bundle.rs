@@ -1,9 +1,5 @@
 //! `virtnetctl bundle`: the file is opened, and what must be in it is, and what must not be is not.
 
-#![expect(clippy::unwrap_used, reason = "a test that can not go on panics")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -11,10 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use crate::support::world::World;
+use crate::support::{self, device, sample};
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
-use support::world::World;
-use support::{device, sample};
 use virtnet_agent::Metrics;
 
 /// The files of a bundle by their paths in its folder.

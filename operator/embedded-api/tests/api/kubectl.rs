@@ -1,10 +1,6 @@
 //! The real `kubectl` drives the API unchanged.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
-
-mod support;
-
-use support::{Kubectl, text};
+use crate::support::{Kubectl, text};
 
 const WEB: &str = "\
 apiVersion: virtnet.dev/v1alpha1

@@ -1,8 +1,6 @@
 //! `virtnetctl local --manifests DIR`: a folder kept in step, faults and removals included.
 
-mod support;
-
-use support::{Place, device, eventually};
+use crate::support::{Place, device, eventually};
 
 #[test]
 fn a_broken_manifest_is_named_and_harms_no_other_and_mended_it_converges() {

@@ -1,15 +1,11 @@
 //! Lists, pages and watches as the API's contract has them.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
-
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::{DEVICES, JSON, MERGE, config, create, get, open, send, send_bytes};
 use futures::StreamExt;
 use http_body_util::{BodyExt, BodyStream};
 use serde_json::{Value, json};
-use support::{DEVICES, JSON, MERGE, config, create, get, open, send, send_bytes};
 use virtnet_embedded_api::{Api, Config, MemoryDisk};
 
 fn names(list: &Value) -> Vec<&str> {

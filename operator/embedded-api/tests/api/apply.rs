@@ -7,16 +7,12 @@
 //! whole of the ownership (`owned`: manager, operation and subresource to fields), words of the `message`, the
 //! `causes`, and whether the resource version is `unchanged`.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::support::{APPLY, DEVICES, JSON, MERGE, get, open, send};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use support::{APPLY, DEVICES, JSON, MERGE, get, open, send};
 use virtnet_embedded_api::Api;
 
 #[derive(Debug, Deserialize)]

@@ -1,14 +1,12 @@
 //! Requests that can't be served get the right status, and none of them harms the server.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
-
-mod support;
-
+use crate::support::{
+    APPLY, DEVICES, JSON, Kubectl, MERGE, create, device, get, open, send, send_bytes, text,
+};
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
 use serde_json::{Value, json};
-use support::{APPLY, DEVICES, JSON, Kubectl, MERGE, create, device, get, open, send, send_bytes};
 use virtnet_embedded_api::{BODY_LIMIT, Listen, ServeError, Server};
 
 #[tokio::test(start_paused = true)]
@@ -181,7 +179,7 @@ async fn only_loopback_addresses_and_only_the_token_are_let_in() {
     let untrusting =
         kubectl.manifest("kubeconfig-without-ca", &config.replace("certificate-authority-data", "x-ca"));
     let output = kubectl.output(&["--kubeconfig", &untrusting, "get", "ns"]).await;
-    assert!(support::text(&output.stderr).contains("certificate"), "{}", support::text(&output.stderr));
+    assert!(text(&output.stderr).contains("certificate"), "{}", text(&output.stderr));
 
     // A restart keeps CA and token, so that a kubeconfig at hand goes on working at the same address.
     let address = kubectl.server.address().unwrap();

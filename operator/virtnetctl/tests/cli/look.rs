@@ -1,11 +1,9 @@
 //! `virtnetctl tree` and `virtnetctl top`: what they show of devices and DPUs, and what they say where there is nothing.
 
-mod support;
-
+use crate::support::world::World;
+use crate::support::{self, device, sample};
 use regex::Regex;
 use serde_json::Value;
-use support::world::World;
-use support::{device, sample};
 
 /// Ages pass between two looks.
 fn ageless(text: &str) -> String {

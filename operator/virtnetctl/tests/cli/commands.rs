@@ -1,8 +1,6 @@
 //! `validate`, `get`, `demo`, the help, and the plugin of kubectl.
 
-mod support;
-
-use support::{Place, Run, binary, device, sample};
+use crate::support::{self, Place, Run, binary, device, sample};
 
 /// A table's cells, ages apart, which pass between two looks.
 fn cells(table: &str) -> Vec<String> {

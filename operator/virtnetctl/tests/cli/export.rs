@@ -1,11 +1,8 @@
 //! `virtnetctl export`: what no object declares is adopted by what is printed, and nothing of it changes.
 
-#![expect(clippy::unwrap_used, reason = "a test that can not go on panics")]
-
-mod support;
-
+use crate::support;
+use crate::support::world::World;
 use serde_json::Value;
-use support::world::World;
 use virtnet_model::{
     BridgeName, Feature, Function, HotplugRequest, IfName, Mac, Mtu, PfId, Port, QueueSize, SfNumber, Uplink,
 };

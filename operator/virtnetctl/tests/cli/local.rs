@@ -1,14 +1,10 @@
 //! `virtnetctl local`: its state, its end, its arguments, and `--until-ready`.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
-
-mod support;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
-use support::{Place, binary, device};
+use crate::support::{self, Place, binary, device};
 
 #[test]
 fn credentials_are_for_the_owner_alone() {
