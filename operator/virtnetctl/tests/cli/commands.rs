@@ -70,9 +70,16 @@ fn get_prints_the_tables_of_kubectl() {
         (&["get", "dpus", "-A", "-o", "wide"], &["get", "dpus", "-A", "-o", "wide"]),
     ];
     for (ours, theirs) in cases {
-        let (ours, theirs) = (place.virtnetctl(ours).ok(), place.kubectl_ok(theirs));
-        assert!(theirs.lines().count() > 1, "{theirs}");
-        assert_eq!(cells(&ours), cells(&theirs));
+        // What a table tells of may change between two looks at it.
+        support::eventually("a table that stays", || {
+            let theirs = || cells(&place.kubectl_ok(theirs));
+            let (before, ours, after) = (theirs(), cells(&place.virtnetctl(ours).ok()), theirs());
+            assert!(before.len() > 1, "{before:?}");
+            if before == after {
+                assert_eq!(ours, before);
+            }
+            before == after
+        });
     }
     let nothing = place.virtnetctl(&["get", "-n", "kube-system"]);
     let theirs = place.kubectl(&["get", "vnd", "-n", "kube-system"]);
