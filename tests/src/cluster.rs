@@ -3,19 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use kube::Api;
 use kube::runtime::wait::await_condition;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use virtnet_crds::Dpu;
 use virtnet_crds::conditions::READY;
 use virtnet_local_switch::Programs;
 
-use crate::control_plane::{ControlPlane, LIMIT, free_ports};
+use crate::control_plane::{ControlPlane, LIMIT};
 use crate::kubectl::Kubectl;
 use crate::manifests;
-use crate::programs::built;
+use crate::ports::own_ports;
+use crate::programs::{built, get};
 
 /// How the names of operators' processes begin, which are their identities too; a number follows.
 pub const OPERATOR: &str = "operator-";
@@ -73,7 +75,31 @@ impl Cluster {
                 format!("{dpu} is not Ready after {} s\n{}", LIMIT.as_secs(), cluster.agents.logs())
             })??;
         }
+        cluster.until_operators_are_ready().await?;
         Ok(cluster)
+    }
+
+    async fn until_operators_are_ready(&mut self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        for (name, port) in self.ports.clone() {
+            while !matches!(get(port, "/readyz").await, Ok((200, _))) {
+                self.check()?;
+                let waited = begun.elapsed();
+                ensure!(waited < LIMIT, "{name} is not ready after {waited:?}\n{}", self.operators.logs());
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all of its programs run that nobody killed.
+    ///
+    /// # Errors
+    /// Where one has ended; the message has the ends of the logs.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        self.plane.check()?;
+        self.agents.check()?;
+        self.operators.check()
     }
 
     /// The control plane.
@@ -134,7 +160,7 @@ impl Cluster {
     fn start_operator(&mut self, name: &str) -> anyhow::Result<()> {
         let kubeconfig = self.plane.kubeconfig_of("virtnet:operator", "virtnet:operators")?;
         let mut operator = Command::new(built("virtnet-operator")?);
-        let [port, page] = free_ports()?;
+        let [port, page] = own_ports()?;
         let page = *self.pages.entry(name.to_owned()).or_insert(page);
         operator
             .arg(format!("--kubeconfig={}", kubeconfig.display()))
@@ -147,7 +173,7 @@ impl Cluster {
 
     fn start_agent(&mut self, dpu: &str) -> anyhow::Result<()> {
         let kubeconfig = self.plane.kubeconfig_of(&format!("virtnet:agent:{dpu}"), "virtnet:agents")?;
-        let [port] = free_ports()?;
+        let [port] = own_ports()?;
         let mut agent = Command::new(built("virtnet-agent")?);
         agent
             .arg("run")

@@ -4,7 +4,6 @@
 //! `control-plane/build.sh` beside this provides the programs. Certificates are made at each start and all state is in a
 //! temporary folder. The programs end with the value, and should this process be killed, with it.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -23,11 +22,10 @@ use tokio::time::{Instant, sleep, timeout};
 use virtnet_local_switch::Programs;
 
 use crate::identities::Authority;
+use crate::ports::own_ports;
 
 /// Far longer than a start takes on a machine that is busy too.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
-/// A port that was free may be taken by another before the program does; then all begins anew.
-const ATTEMPTS: usize = 3;
 /// What a cluster does of itself that our kinds need: removal of dependents, of the content of namespaces, the accounts
 /// that pods run as, and the rights of roles that are put together.
 const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,serviceaccount-controller,\
@@ -57,41 +55,9 @@ impl ControlPlane {
     /// Where the programs can't be had or don't begin to serve; the message has the end of what they logged.
     pub async fn start() -> anyhow::Result<Self> {
         let paths = tokio::task::spawn_blocking(Paths::find).await??;
-        let mut attempt = 1;
-        loop {
-            match Self::try_start(&paths).await {
-                Ok(plane) => return Ok(plane),
-                Err(error)
-                    if attempt < ATTEMPTS && format!("{error:#}").contains("address already in use") =>
-                {
-                    attempt += 1;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// The control plane that the tests of a program share: it ends with the last that holds it.
-    ///
-    /// # Errors
-    /// As of [`ControlPlane::start`].
-    pub async fn shared() -> anyhow::Result<Arc<Self>> {
-        static SHARED: Mutex<Weak<ControlPlane>> = Mutex::new(Weak::new());
-        static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-        let _one_at_a_time = STARTING.lock().await;
-        let running = SHARED.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        if let Some(plane) = running {
-            return Ok(plane);
-        }
-        let plane = Arc::new(Self::start().await?);
-        *SHARED.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&plane);
-        Ok(plane)
-    }
-
-    async fn try_start(paths: &Paths) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("virtnet-control-plane-").tempdir()?;
         let authority = Authority::new(folder.path())?;
-        let [clients, peers, secure] = free_ports()?;
+        let [clients, peers, secure] = own_ports()?;
         let server = format!("https://127.0.0.1:{secure}");
         let (programs, apiserver) = (Programs::new(folder.path()), Command::new(&paths.apiserver));
         let mut plane = Self { programs, apiserver, authority, server, folder };
@@ -146,6 +112,23 @@ impl ControlPlane {
         plane.start_apiserver().await?;
         plane.programs.start("kube-controller-manager", &controllers)?;
         plane.until_it_controls().await?;
+        Ok(plane)
+    }
+
+    /// The control plane that the tests of a program share: it ends with the last that holds it.
+    ///
+    /// # Errors
+    /// As of [`ControlPlane::start`].
+    pub async fn shared() -> anyhow::Result<Arc<Self>> {
+        static SHARED: Mutex<Weak<ControlPlane>> = Mutex::new(Weak::new());
+        static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let _one_at_a_time = STARTING.lock().await;
+        let running = SHARED.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        if let Some(plane) = running {
+            return Ok(plane);
+        }
+        let plane = Arc::new(Self::start().await?);
+        *SHARED.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&plane);
         Ok(plane)
     }
 
@@ -304,18 +287,4 @@ impl Paths {
             _ => bail!("{script} printed {text:?} and not three paths"),
         }
     }
-}
-
-/// Ports that are free at this moment, each another one.
-///
-/// # Errors
-/// Where there is none.
-pub fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
-    let listeners: Vec<TcpListener> =
-        (0..N).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
-    let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
 }

@@ -20,6 +20,7 @@ pub mod manifests;
 pub mod open_vswitch;
 pub mod oracle;
 pub mod ovsdb_wire;
+pub mod ports;
 pub mod programs;
 pub mod real_world;
 pub mod scenario;

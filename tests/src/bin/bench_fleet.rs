@@ -20,8 +20,9 @@ use virtnet_crds::{API_VERSION, Dpu, LEASE_NAMESPACE, VirtnetDevice};
 use virtnet_local_switch::Programs;
 use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
 use virtnet_tests::api_counters::{Counters, processor_seconds, resident_bytes};
-use virtnet_tests::control_plane::{ControlPlane, client_of, free_ports};
+use virtnet_tests::control_plane::{ControlPlane, client_of};
 use virtnet_tests::manifests;
+use virtnet_tests::ports::own_ports;
 use virtnet_tests::programs::{built, get};
 
 /// How many devices there are.
@@ -61,7 +62,7 @@ struct Told {
 
 impl<'a> Operator<'a> {
     fn new(plane: &'a ControlPlane) -> anyhow::Result<Self> {
-        let [port] = free_ports()?;
+        let [port] = own_ports()?;
         Ok(Self { programs: Programs::new(plane.folder()), plane, port })
     }
 

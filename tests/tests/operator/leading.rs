@@ -205,7 +205,11 @@ async fn of_two_programs_one_acts_with_no_more_rights_than_it_needs_and_the_othe
             "apiVersion": API_VERSION, "kind": "VirtnetDevice", "metadata": {"name": name}, "spec": anywhere(),
         });
         devices.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
-        until("the device to be bound", async || devices.get(&name).await.unwrap().spec.dpu).await;
+        until("the device to be bound", async || {
+            cluster.check().unwrap();
+            devices.get(&name).await.unwrap().spec.dpu
+        })
+        .await;
         if number == 0 {
             // Killed, it can't give the Lease up.
             cluster.kill_operator(&first).unwrap();
