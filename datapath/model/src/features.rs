@@ -155,6 +155,27 @@ impl FromStr for Feature {
 }
 text_serde!(Feature);
 
+impl Feature {
+    /// What a device must offer with this feature and a driver must accept with it (virtio 1.2, section 5.1.3.1): one of
+    /// each group. Empty for a feature that stands alone.
+    pub fn needs(self) -> &'static [&'static [Self]] {
+        use Feature::*;
+        match self {
+            GuestTso4 | GuestTso6 | GuestUfo | GuestUso4 | GuestUso6 => &[&[GuestCsum]],
+            GuestEcn => &[&[GuestTso4, GuestTso6]],
+            HostTso4 | HostTso6 | HostUfo | HostUso => &[&[Csum]],
+            HostEcn | RscExt => &[&[HostTso4, HostTso6]],
+            CtrlGuestOffloads | CtrlRx | CtrlRxExtra | CtrlVlan | GuestAnnounce | Mq | CtrlMacAddr
+            | NotfCoal | VqNotfCoal | Rss | HashReport => &[&[CtrlVq]],
+            HashTunnel => &[&[CtrlVq], &[Rss, HashReport]],
+            Csum | GuestCsum | Mtu | Mac | MrgRxbuf | Status | CtrlVq | NotifyOnEmpty | AnyLayout
+            | IndirectDesc | EventIdx | Version1 | AccessPlatform | RingPacked | InOrder | OrderPlatform
+            | SrIov | NotificationData | NotifConfigData | RingReset | AdminVq | DeviceStats
+            | GuestHdrlen | Standby | SpeedDuplex => &[],
+        }
+    }
+}
+
 /// A set of features, ordered by bit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -183,6 +204,40 @@ impl Features {
         .collect()
     }
 
+    /// These features with those that no function goes without (MAC and VERSION_1: a driver of today refuses a device that
+    /// lacks the latter) and those that each of them needs, the first of several that would do. A driver takes no
+    /// device that offers a feature without what it needs.
+    #[must_use]
+    pub fn completed(&self) -> Self {
+        let mut complete = self.clone();
+        complete.0.extend([Feature::Mac, Feature::Version1]);
+        while let Some((_, group)) = complete.unmet() {
+            complete.0.insert(group[0]);
+        }
+        complete
+    }
+
+    /// What a driver that knows the features `driver` accepts of these: `None` where it does not take the device, as the
+    /// device offers a feature without what that needs, or is neither of today nor `transitional`.
+    pub fn negotiated(&self, driver: &Self, transitional: bool) -> Option<Self> {
+        if self.unmet().is_some() || !(transitional || self.contains(Feature::Version1)) {
+            return None;
+        }
+        let mut accepted = Self(self.0.intersection(&driver.0).copied().collect());
+        // What the driver lacks takes with it what needs that.
+        while let Some((feature, _)) = accepted.unmet() {
+            accepted.0.remove(&feature);
+        }
+        Some(accepted)
+    }
+
+    /// A feature of the set of which a need is not met, with what would meet it.
+    fn unmet(&self) -> Option<(Feature, &'static [Feature])> {
+        let needs =
+            self.iter().flat_map(|feature| feature.needs().iter().map(move |group| (feature, *group)));
+        needs.into_iter().find(|(_, group)| !group.iter().any(|needed| self.contains(*needed)))
+    }
+
     /// Whether every feature of `self` is in `other`.
     pub fn is_subset(&self, other: &Self) -> bool {
         self.0.is_subset(&other.0)
@@ -201,6 +256,23 @@ impl Features {
     /// The features, by bit.
     pub fn iter(&self) -> impl Iterator<Item = Feature> + '_ {
         self.0.iter().copied()
+    }
+
+    /// The features of these bits, or the first bit that is none.
+    pub fn from_bits(bits: u64) -> Result<Self, u32> {
+        let each = (0..u64::BITS).filter(|bit| bits >> bit & 1 == 1);
+        each.map(|bit| Feature::ALL.iter().copied().find(|feature| feature.bit() == bit).ok_or(bit)).collect()
+    }
+
+    /// With the feature, or without it.
+    #[must_use]
+    pub fn with(mut self, feature: Feature, there: bool) -> Self {
+        if there {
+            self.0.insert(feature);
+        } else {
+            self.0.remove(&feature);
+        }
+        self
     }
 
     /// The 64 bits that a driver reads.
@@ -244,5 +316,33 @@ mod tests {
         let set: Features = [Feature::Csum, Feature::Mq, Feature::Version1].into_iter().collect();
         assert_eq!(set.bits(), 1 | 1 << 22 | 1 << 32);
         assert_eq!(set.to_string(), "CSUM,MQ,VERSION_1");
+        assert_eq!(Features::from_bits(set.bits()), Ok(set));
+        assert_eq!(Features::from_bits(1 | 1 << 44), Err(44));
+    }
+
+    fn set(names: &str) -> Features {
+        names.split_whitespace().map(|name| name.parse::<Feature>().unwrap()).collect()
+    }
+
+    #[test]
+    fn features_come_with_what_they_need() {
+        assert_eq!(set("").completed().to_string(), "MAC,VERSION_1");
+        assert_eq!(set("MQ").completed().to_string(), "MAC,CTRL_VQ,MQ,VERSION_1");
+        assert_eq!(set("HOST_ECN").completed().to_string(), "CSUM,MAC,HOST_TSO4,HOST_ECN,VERSION_1");
+        let six = "CSUM,MAC,HOST_TSO6,HOST_ECN,VERSION_1";
+        assert_eq!(set("HOST_ECN HOST_TSO6").completed().to_string(), six, "one of several is enough");
+        assert_eq!(set("HASH_TUNNEL").completed().to_string(), "MAC,CTRL_VQ,VERSION_1,HASH_TUNNEL,RSS");
+        let default = Features::controller_default();
+        assert_eq!(default.completed(), default);
+    }
+
+    #[test]
+    fn a_driver_accepts_what_both_have_and_nothing_without_what_it_needs() {
+        let driver = set("CSUM MAC MQ VERSION_1");
+        let offered = set("CSUM CTRL_VQ MAC MQ STATUS VERSION_1");
+        assert_eq!(offered.negotiated(&driver, false).unwrap().to_string(), "CSUM,MAC,VERSION_1");
+        assert_eq!(set("MQ VERSION_1").negotiated(&driver, false), None, "no CTRL_VQ beside MQ");
+        assert_eq!(set("CSUM").negotiated(&driver, false), None, "no device of today");
+        assert_eq!(set("CSUM").negotiated(&driver, true).unwrap().to_string(), "CSUM");
     }
 }
