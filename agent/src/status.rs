@@ -84,6 +84,7 @@ fn function_status(function: &Function) -> FunctionStatus {
         features: _,
         transitional,
         driver: _,
+        negotiated: _,
         sf,
         socket,
     } = function;

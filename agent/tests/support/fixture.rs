@@ -546,6 +546,7 @@ impl FunctionFixture {
             features: self.features.clone().unwrap_or_else(Features::controller_default),
             transitional: self.transitional,
             driver: HostDriver { in_use: self.in_use, seen: !self.unseen },
+            negotiated: None,
             sf: (!self.without_sf).then(|| SubFunction::named(port, number, &parent)),
             socket: self.socket.clone(),
         }

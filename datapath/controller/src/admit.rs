@@ -6,7 +6,7 @@ use virtnet_model::{
 };
 
 use crate::pool::{FIRST_STATIC, Grant, NoSf};
-use crate::table::{Table, offered_by_default};
+use crate::table::Table;
 use crate::{Emulation, Place, Settings, ids};
 
 /// A hot-plug that nothing speaks against.
@@ -75,7 +75,10 @@ impl Table {
         self.check_msix(&doing, num_msix, false)?;
         self.check_queues(&doing, request.max_queues, num_msix)?;
         self.check_queue_size(&doing, request.queue_size)?;
-        let features = request.features.clone().unwrap_or_else(|| offered_by_default(&limits.features));
+        let features = request
+            .features
+            .as_ref()
+            .map_or_else(|| self.bounds.default_features.clone(), Features::completed);
         self.check_features(&doing, &features)?;
 
         let slot = self.free_slot().ok_or_else(|| refused(Refusal::NoFreeSlot, self.slots_taken()))?;

@@ -1,6 +1,6 @@
 //! What a controller is configured with: [`EngineConfig`].
 
-use virtnet_model::{EswitchPort, Generation, Mac, Uplink};
+use virtnet_model::{EswitchPort, Features, Generation, Mac, PfId, Uplink, VfId};
 
 /// Which uplinks there are. A bond excludes its ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,13 +12,15 @@ pub enum UplinkMode {
     },
     /// Both as one link aggregation group (`is_lag` 1).
     Lag,
+    /// The first port alone (`single_port` 1, of the later generation).
+    Single,
 }
 
 impl UplinkMode {
     /// The uplink of static PFs and their VFs.
     pub fn static_uplink(self) -> Uplink {
         match self {
-            Self::Ports { static_pfs: EswitchPort::P0 } => Uplink::P0,
+            Self::Ports { static_pfs: EswitchPort::P0 } | Self::Single => Uplink::P0,
             Self::Ports { static_pfs: EswitchPort::P1 } => Uplink::P1,
             Self::Lag => Uplink::Bond,
         }
@@ -34,6 +36,41 @@ pub struct SfPool {
     pub force_destroy: bool,
 }
 
+/// What static PFs are made with (`static_pf`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StaticPfDefaults {
+    /// MAC of static PF 0, counted upwards for the others (`pf_mac`, or `static_pf.mac_base`); `None`: the device's own.
+    pub mac_base: Option<Mac>,
+    /// Features that they offer; `None`: [`EngineConfig::default_features`].
+    pub features: Option<Features>,
+}
+
+/// What VFs are born with (`vf`), where nothing was prepared for one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VfDefaults {
+    /// Their MACs; `None`: each has one of the controller's making.
+    pub macs: Option<VfMacs>,
+    /// Features that they offer; `None`: [`EngineConfig::default_features`].
+    pub features: Option<Features>,
+}
+
+/// MACs of VFs, numbered from a first one on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VfMacs {
+    /// That of VF 0 of PF 0 (`vf.mac_base`).
+    pub base: Mac,
+    /// How many follow for each PF (`vf.vfs_per_pf`). VFs from this index on have one of the controller's making.
+    pub vfs_per_pf: u16,
+}
+
+impl VfMacs {
+    /// The MAC of a VF; `None` for one beyond `vfs_per_pf`.
+    pub(crate) fn of(self, pf: PfId, vf: VfId) -> Option<Mac> {
+        let offset = u64::from(pf.get()) * u64::from(self.vfs_per_pf) + u64::from(vf.get());
+        (vf.get() < self.vfs_per_pf).then(|| self.base.checked_add(offset)).flatten()
+    }
+}
+
 /// A controller's configuration, read once when it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
@@ -41,8 +78,12 @@ pub struct EngineConfig {
     pub generation: Generation,
     /// Which uplinks there are.
     pub uplinks: UplinkMode,
-    /// MAC of static PF 0, counted upwards for the others; `None`: the device's own.
-    pub mac_base: Option<Mac>,
+    /// What static PFs are made with.
+    pub static_pf: StaticPfDefaults,
+    /// What VFs are born with.
+    pub vf: VfDefaults,
+    /// What a function offers of which nothing else is said, as far as the device has it.
+    pub default_features: Features,
     /// The pool of SFs.
     pub sf_pool: SfPool,
     /// The version that the controller says it is.
@@ -54,7 +95,9 @@ impl Default for EngineConfig {
         Self {
             generation: Generation::Guide,
             uplinks: UplinkMode::Ports { static_pfs: EswitchPort::P0 },
-            mac_base: None,
+            static_pf: StaticPfDefaults::default(),
+            vf: VfDefaults::default(),
+            default_features: Features::controller_default(),
             sf_pool: SfPool::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -97,6 +97,8 @@ pub struct Emulated {
     pub bdf: Option<Bdf>,
     /// The other side of the device status.
     pub driver: HostDriver,
+    /// The features that the driver accepted (virtio 1.2, section 3.1.1); `None`: no driver has got so far.
+    pub negotiated: Option<Features>,
     /// The vhost-user socket, where a front end connects to it.
     pub socket: Option<PathBuf>,
 }
@@ -138,8 +140,8 @@ pub enum DeviceEvent {
     Function(Place, Option<Emulated>),
     /// This SF; `None`: gone.
     Sf(SfKey, Option<Sf>),
-    /// The MTU in bytes of a physical port.
-    UplinkMtu(Uplink, u32),
+    /// The MTU in bytes of a physical port or of the bond; `None`: it is no uplink any more.
+    Uplink(Uplink, Option<u32>),
 }
 
 /// A device's state, and every change after it.

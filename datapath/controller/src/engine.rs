@@ -16,6 +16,15 @@ use crate::{DeviceModel, EngineConfig};
 /// Requests that wait while the device is busy; further callers wait for room.
 const QUEUED_REQUESTS: usize = 64;
 
+/// How a controller ends in good order. SFs in the pool are destroyed in both cases where `sf_pool_force_destroy` says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The service ends: hot-plugged functions are unplugged (the guide, section 1.2).
+    Service,
+    /// Another will carry on: functions stay as they are.
+    Restart,
+}
+
 /// A running virtio-net controller over a device.
 ///
 /// Dropping it stops the controller wherever it is, as a crash would: the device keeps what it has, and the next engine
@@ -65,6 +74,12 @@ impl<D: DeviceModel> Engine<D> {
     /// the host makes wait for its end too.
     pub async fn set_updating(&self, updating: bool) -> Result<(), PartError> {
         self.ask("set the state of the live update", |reply| Command::SetUpdating(updating, reply)).await
+    }
+
+    /// Ends the controller in good order, after the requests that came before. What could not be cleared away is told, and
+    /// the controller has ended all the same.
+    pub async fn stop(&self, stop: Stop) -> Result<(), PartError> {
+        self.ask("stop the controller", |reply| Command::Stop(stop, reply)).await
     }
 
     async fn ask<T>(&self, doing: &str, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, PartError> {

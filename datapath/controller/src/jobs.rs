@@ -64,7 +64,7 @@ impl Table {
             };
             let ours = match place {
                 Place::Static(_) => true,
-                Place::Vf(..) => !hold_vfs,
+                Place::Vf(pf, _) => !hold_vfs && !self.is_unloading(*pf),
                 Place::Slot(_) => false,
             };
             (wanting && ours && !aside.contains(&Subject::Function(*place))).then_some(*place)
@@ -92,5 +92,63 @@ impl Table {
             pooled: false,
             evict: None,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use virtnet_model::{EswitchPort, Features, Mac, PfId, QueueSize, Uplink, VfId};
+
+    use super::*;
+    use crate::limits::Bounds;
+    use crate::{DeviceEvent, DeviceState, Emulated, EngineConfig, Profile};
+
+    fn vf(index: u32) -> Place {
+        Place::Vf(PfId::MIN, VfId::try_from(index).unwrap())
+    }
+
+    /// A table with two VFs that the host has made and nobody has configured.
+    fn table() -> Table {
+        let firmware = [
+            ("VIRTIO_NET_EMULATION_ENABLE", "1"),
+            ("VIRTIO_NET_EMULATION_NUM_PF", "1"),
+            ("VIRTIO_NET_EMULATION_NUM_VF", "4"),
+            ("VIRTIO_NET_EMULATION_NUM_MSIX", "4"),
+            ("PF_TOTAL_SF", "8"),
+        ];
+        let firmware = firmware.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let device = DeviceState {
+            profile: Profile {
+                firmware: [(EswitchPort::P0, firmware)].into(),
+                base_mac: Mac::local([0; 5]),
+                max_virtq: 16,
+                max_queue_size: QueueSize::try_from(256).unwrap(),
+                features: Features::controller_default(),
+                host_io_space: 0,
+            },
+            uplink_mtus: [(Uplink::P0, 1500)].into(),
+            functions: [(vf(0), Emulated::default()), (vf(1), Emulated::default())].into(),
+            sfs: BTreeMap::new(),
+        };
+        let config = EngineConfig::default();
+        let bounds = Bounds::new(&device, &config).unwrap();
+        Table::new(config, bounds, device)
+    }
+
+    fn next(table: &Table) -> Option<Subject> {
+        table.next_job(&BTreeSet::new()).map(|job| job.subject())
+    }
+
+    #[test]
+    fn no_vf_is_made_again_before_the_last_of_the_earlier_ones_has_gone() {
+        let mut table = table();
+        assert_eq!(next(&table), Some(Subject::Function(vf(0))));
+        table.absorb(DeviceEvent::Function(vf(0), None));
+        table.absorb(DeviceEvent::Function(vf(0), Some(Emulated::default())));
+        assert_eq!(next(&table), None, "VF 1 of before is still there");
+        table.absorb(DeviceEvent::Function(vf(1), None));
+        assert_eq!(next(&table), Some(Subject::Function(vf(0))));
     }
 }

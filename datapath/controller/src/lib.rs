@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `device` | the trait [`DeviceModel`] and the state of a device |
 //! | `config` | what a controller is configured with |
+//! | [`conf`] | the file that says so, `virtnet.conf` (pure) |
 //! | `limits` | firmware and configuration → [`virtnet_model::Limits`] |
 //! | `table` | the device table (pure) |
 //! | `ids` | VUIDs, indices, MACs |
@@ -21,6 +22,7 @@
 //! | `engine`, `task` | the handle, and the task behind it |
 
 mod admit;
+pub mod conf;
 mod config;
 mod device;
 mod engine;
@@ -33,10 +35,10 @@ mod pool;
 mod table;
 mod task;
 
-pub use config::{EngineConfig, SfPool, UplinkMode};
+pub use config::{EngineConfig, SfPool, StaticPfDefaults, UplinkMode, VfDefaults, VfMacs};
 pub use device::{
     DeviceEvent, DeviceModel, DeviceState, DeviceWatch, Emulated, Emulation, Place, Profile, Settings, Sf,
     SfKey,
 };
-pub use engine::Engine;
+pub use engine::{Engine, Stop};
 pub use notify::Notifier;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use virtnet_model::{
-    EswitchPort, FirmwareValues, Generation, Limits, Mac, PartError, SfBudget, TransitionalLimits, Uplink,
+    EswitchPort, Features, FirmwareValues, Generation, Limits, Mac, PartError, SfBudget, TransitionalLimits,
+    Uplink,
 };
 
-use crate::{EngineConfig, Profile, UplinkMode};
+use crate::{DeviceState, EngineConfig, Profile, UplinkMode, VfMacs};
 
 /// PF indices and VF indices each go up to 1023.
 const MAX_INDEX: u32 = 1023;
@@ -32,11 +33,22 @@ pub(crate) struct Bounds {
     pub(crate) vf_msix_pool: Option<u32>,
     /// MAC of static PF 0.
     pub(crate) mac_base: Mac,
+    /// Configured MACs of VFs.
+    pub(crate) vf_macs: Option<VfMacs>,
+    /// What a function offers of which nothing else is said.
+    pub(crate) default_features: Features,
+    /// What a static PF offers that nobody changed.
+    pub(crate) static_pf_features: Features,
+    /// What a VF is born offering.
+    pub(crate) vf_features: Features,
 }
 
 impl Bounds {
-    /// Reads the firmware's values. A value that is no number in its range is an error that names it.
-    pub(crate) fn new(profile: &Profile, config: &EngineConfig) -> Result<Self, PartError> {
+    /// Reads the firmware's values. A value that is no number in its range is an error that names it, and so is a
+    /// configuration that the device can't meet.
+    pub(crate) fn new(device: &DeviceState, config: &EngineConfig) -> Result<Self, PartError> {
+        let profile = &device.profile;
+        check_bond(device.uplink_mtus.contains_key(&Uplink::Bond), config.uplinks)?;
         let p0 = Values::of(profile, EswitchPort::P0);
         let emulation = p0.flag("VIRTIO_NET_EMULATION_ENABLE")?;
         let switch_enabled = p0.flag("PCI_SWITCH_EMULATION_ENABLE")?;
@@ -79,6 +91,7 @@ impl Bounds {
         }
         let uplinks = match config.uplinks {
             UplinkMode::Lag => vec![Uplink::Bond],
+            UplinkMode::Single => vec![Uplink::P0],
             UplinkMode::Ports { .. } => [Uplink::P0, Uplink::P1]
                 .into_iter()
                 .filter(|uplink| profile.firmware.contains_key(&uplink.port()))
@@ -91,12 +104,23 @@ impl Bounds {
             )));
         }
 
-        let mac_base = config.mac_base.unwrap_or(profile.base_mac);
+        let mac_base = config.static_pf.mac_base.unwrap_or(profile.base_mac);
         if mac_base.checked_add(u64::from(static_pfs.saturating_sub(1))).is_none() {
             return Err(PartError::failed(format!(
                 "start the controller: pf_mac {mac_base} leaves no unicast addresses for {static_pfs} static PFs"
             )));
         }
+
+        if let Some(macs) = config.vf.macs {
+            check_vf_macs(macs, static_pfs, vfs_per_pf)?;
+        }
+        let device = &profile.features;
+        let default_features =
+            config.default_features.iter().filter(|feature| device.contains(*feature)).collect::<Features>();
+        let born_with =
+            |key: &str, configured: Option<&Features>| born_with(key, configured, &default_features, device);
+        let static_pf_features = born_with("static_pf", config.static_pf.features.as_ref())?;
+        let vf_features = born_with("vf", config.vf.features.as_ref())?;
 
         let limits = Limits {
             generation: config.generation,
@@ -114,7 +138,18 @@ impl Bounds {
             transitional,
             features: profile.features.clone(),
         };
-        Ok(Self { limits, switch_enabled, num_port, vf_default_msix, vf_msix_pool, mac_base })
+        Ok(Self {
+            limits,
+            switch_enabled,
+            num_port,
+            vf_default_msix,
+            vf_msix_pool,
+            mac_base,
+            vf_macs: config.vf.macs,
+            default_features,
+            static_pf_features,
+            vf_features,
+        })
     }
 
     /// MSI-X vectors that a function of this kind can have.
@@ -134,6 +169,55 @@ impl Bounds {
     pub(crate) fn queues_for(&self, num_msix: u16) -> u16 {
         num_msix.saturating_sub(1).clamp(1, self.limits.max_virtq.max(1))
     }
+}
+
+/// The controller must be stopped before the bond is made, and started with `is_lag` after it.
+fn check_bond(bonded: bool, uplinks: UplinkMode) -> Result<(), PartError> {
+    let why = match (bonded, uplinks) {
+        (true, UplinkMode::Lag) | (false, UplinkMode::Ports { .. } | UplinkMode::Single) => return Ok(()),
+        (false, UplinkMode::Lag) => {
+            "is_lag is 1 and the ports are not bonded: stop the controller, make the bond, and start it again"
+        }
+        (true, UplinkMode::Ports { .. } | UplinkMode::Single) => BONDED,
+    };
+    Err(PartError::failed(format!("start the controller: {why}")))
+}
+
+/// What is to be done where the ports are bonded and the controller is not configured so.
+pub(crate) const BONDED: &str = "the ports are bonded and is_lag is 0: stop the controller, set is_lag to 1, and \
+    ib_dev_lag and ib_dev_for_static_pf to the bond's RDMA device, without ib_dev_p0 and ib_dev_p1, and start it again";
+
+fn check_vf_macs(macs: VfMacs, static_pfs: u16, vfs_per_pf: u16) -> Result<(), PartError> {
+    let VfMacs { base, vfs_per_pf: wanted } = macs;
+    let all = u64::from(static_pfs) * u64::from(wanted);
+    let why = if wanted > vfs_per_pf {
+        format!("vf.vfs_per_pf {wanted} is above VIRTIO_NET_EMULATION_NUM_VF={vfs_per_pf}")
+    } else if base.checked_add(all.saturating_sub(1)).is_none() {
+        format!(
+            "vf.mac_base {base} leaves no unicast addresses for {wanted} VFs on each of {static_pfs} static PFs"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(PartError::failed(format!("start the controller: {why}")))
+}
+
+/// What functions offer that nobody changed: what is configured for them, with what it needs, or the default.
+fn born_with(
+    key: &str,
+    configured: Option<&Features>,
+    default: &Features,
+    device: &Features,
+) -> Result<Features, PartError> {
+    let Some(configured) = configured else { return Ok(default.clone()) };
+    let complete = configured.completed();
+    let missing: Features = complete.missing_from(device).collect();
+    if missing == Features::default() {
+        return Ok(complete);
+    }
+    Err(PartError::failed(format!(
+        "start the controller: {key}.features: the device does not offer {missing}; it offers {device}"
+    )))
 }
 
 /// One port's values, with the port's name for errors. An absent key is 0, as in firmware that lacks the feature.

@@ -1,17 +1,29 @@
 //! The device table: what the device told, and what only the controller knows. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use virtnet_model::{
-    Change, ControllerState, EswitchPort, Features, Function, FunctionId, Mac, Mtu, PfId, QueueSize,
-    SfBudget, SfNumber, SubFunction, Target, Uplink, VfId,
+    Change, ControllerState, EswitchPort, Function, FunctionId, Mac, Mtu, PfId, QueueSize, SfBudget,
+    SfNumber, SubFunction, Target, Uplink, VfId,
 };
 
-use crate::limits::Bounds;
+use crate::limits::{BONDED, Bounds};
 use crate::{DeviceEvent, DeviceState, Emulated, EngineConfig, Place, Settings, Sf, SfKey, ids};
 
 /// Descriptors a queue of a function that nobody gave a size (`max_queues_size` in the guide's `virtnet list`).
 const DEFAULT_QUEUE_SIZE: u32 = 256;
+
+/// What is to be done where the bond that the controller is configured for is gone.
+const UNBONDED: &str = "since the controller started, the bond was taken apart: stop the controller, set is_lag to 0, and \
+    ib_dev_p0, ib_dev_p1 and ib_dev_for_static_pf to the ports' RDMA devices, without ib_dev_lag, and start it again";
+
+/// The teardown of a PF's VFs.
+#[derive(Debug)]
+struct Unloading {
+    gone: u32,
+    /// Those that were there when the first one went, and still are.
+    left: BTreeSet<Place>,
+}
 
 /// The state of a running controller.
 #[derive(Debug)]
@@ -28,8 +40,8 @@ pub(crate) struct Table {
     pub(crate) pool_wanted: u32,
     /// SFs that an earlier controller left in the pool are still to be destroyed.
     pub(crate) drain_pool: bool,
-    /// VFs of a PF that went since it last had none.
-    unloaded: BTreeMap<PfId, u32>,
+    /// PFs of which the VFs are going.
+    unloading: BTreeMap<PfId, Unloading>,
     uplinks_at_start: BTreeMap<Uplink, u32>,
     uplinks_now: BTreeMap<Uplink, u32>,
 }
@@ -43,7 +55,7 @@ impl Table {
         let pool_wanted = total * u32::from(config.sf_pool.percent.min(100)) / 100;
         Self {
             drain_pool: config.sf_pool.force_destroy,
-            unloaded: BTreeMap::new(),
+            unloading: BTreeMap::new(),
             config,
             bounds,
             base_mac: profile.base_mac,
@@ -74,8 +86,11 @@ impl Table {
             DeviceEvent::Sf(key, None) => {
                 self.sfs.remove(&key);
             }
-            DeviceEvent::UplinkMtu(uplink, mtu) => {
+            DeviceEvent::Uplink(uplink, Some(mtu)) => {
                 self.uplinks_now.insert(uplink, mtu);
+            }
+            DeviceEvent::Uplink(uplink, None) => {
+                self.uplinks_now.remove(&uplink);
             }
         }
     }
@@ -83,13 +98,22 @@ impl Table {
     /// Ends the teardown of a PF's VFs with the line that the guide has people wait for (section 1.3.2).
     fn unload(&mut self, place: Place) {
         let Place::Vf(pf, _) = place else { return };
-        let unloaded = self.unloaded.entry(pf).or_default();
-        *unloaded += 1;
-        let mut left = self.functions.range(Place::Vf(pf, VfId::MIN)..=Place::Vf(pf, VfId::MAX));
-        if left.next().is_none() {
-            tracing::info!("PF({pf}): Unload ({unloaded}) VFs finished");
-            self.unloaded.remove(&pf);
+        let unloading = self.unloading.entry(pf).or_insert_with(|| {
+            let left = self.functions.range(Place::Vf(pf, VfId::MIN)..=Place::Vf(pf, VfId::MAX));
+            Unloading { gone: 0, left: left.map(|(place, _)| *place).collect() }
+        });
+        unloading.gone += 1;
+        unloading.left.remove(&place);
+        if unloading.left.is_empty() {
+            tracing::info!("PF({pf}): Unload ({}) VFs finished", unloading.gone);
+            self.unloading.remove(&pf);
         }
+    }
+
+    /// Whether some of the PF's VFs have gone and others of the same generation have not: until the last has, no new one is
+    /// configured.
+    pub(crate) fn is_unloading(&self, pf: PfId) -> bool {
+        self.unloading.contains_key(&pf)
     }
 
     /// What a client sees.
@@ -133,6 +157,7 @@ impl Table {
             features: features.clone(),
             transitional: *transitional,
             driver: emulated.driver,
+            negotiated: emulated.negotiated.clone(),
             sf: emulation.sf.and_then(|key| self.sub_function(key)),
             socket: emulated.socket.clone(),
         })
@@ -153,6 +178,12 @@ impl Table {
     }
 
     fn restart_required(&self) -> Option<String> {
+        let bonded = |uplinks: &BTreeMap<Uplink, u32>| uplinks.contains_key(&Uplink::Bond);
+        match (bonded(&self.uplinks_at_start), bonded(&self.uplinks_now)) {
+            (false, true) => return Some(format!("since the controller started, {BONDED}")),
+            (true, false) => return Some(UNBONDED.to_owned()),
+            (true, true) | (false, false) => {}
+        }
         let changed: Vec<_> = self
             .uplinks_now
             .iter()
@@ -232,7 +263,7 @@ impl Table {
                 .unwrap_or(limits.max_queue_size)
                 .min(limits.max_queue_size),
             num_msix: limits.pf_msix,
-            features: offered_by_default(&limits.features),
+            features: self.bounds.static_pf_features.clone(),
             transitional: false,
         };
         match place {
@@ -241,6 +272,7 @@ impl Table {
                 settings.num_msix = self.bounds.vf_default_msix;
                 settings.max_queues = self.bounds.queues_for(settings.num_msix);
                 settings.transitional = limits.transitional.vf;
+                settings.features = self.bounds.vf_features.clone();
                 settings.mac = self.free_vf_mac(place, pf, vf)?;
             }
             Place::Slot(_) => return None,
@@ -255,7 +287,7 @@ impl Table {
         settings.mtu = mtu.unwrap_or(settings.mtu);
         settings.queue_size = queue_size.unwrap_or(settings.queue_size);
         if let Some(features) = features {
-            settings.features = features.clone();
+            settings.features = features.completed();
         }
         if let Some(num_msix) = *num_msix {
             settings.num_msix = num_msix;
@@ -267,9 +299,9 @@ impl Table {
     }
 
     fn free_vf_mac(&self, place: Place, pf: PfId, vf: VfId) -> Option<Mac> {
-        (0..=u16::MAX)
-            .map(|attempt| ids::vf_mac(self.base_mac, pf, vf, attempt))
-            .find(|mac| self.mac_holder(*mac, Some(place)).is_none())
+        let configured = self.bounds.vf_macs.and_then(|macs| macs.of(pf, vf));
+        let made = (0..=u16::MAX).map(|attempt| ids::vf_mac(self.base_mac, pf, vf, attempt));
+        configured.into_iter().chain(made).find(|mac| self.mac_holder(*mac, Some(place)).is_none())
     }
 
     /// How many functions have an SF of the port, by kind: VFs, static PFs, hot-plugged PFs.
@@ -302,9 +334,4 @@ impl Table {
         let total = self.bounds.limits.sfs.get(&port).map_or(0, |budget| budget.total);
         self.budget_of(port, total)
     }
-}
-
-/// The controller's default features, as far as the device has them.
-pub(crate) fn offered_by_default(device: &Features) -> Features {
-    Features::controller_default().iter().filter(|feature| device.contains(*feature)).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::limits::Bounds;
 use crate::modify::ModifyPlan;
 use crate::pool::Grant;
 use crate::table::Table;
-use crate::{DeviceEvent, DeviceModel, Emulation, EngineConfig, Notifier, Place};
+use crate::{DeviceEvent, DeviceModel, Emulation, EngineConfig, Notifier, Place, Stop};
 
 /// The first wait after something failed that nobody asked for; it doubles up to [`LAST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -27,6 +28,7 @@ pub(crate) enum Command {
     Unplug(Target, Reply<()>),
     Modify(Target, Change, Reply<()>),
     SetUpdating(bool, Reply<()>),
+    Stop(Stop, Reply<()>),
 }
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, PartError>>;
@@ -115,7 +117,7 @@ impl<D: DeviceModel> Task<D> {
 
     async fn take_over(&self) -> Result<Session<D>, PartError> {
         let watch = self.device.watch().await?;
-        let bounds = Bounds::new(&watch.state.profile, &self.config)?;
+        let bounds = Bounds::new(&watch.state, &self.config)?;
         *self.shared.table() = Some(Table::new(self.config.clone(), bounds, watch.state));
         Ok(Session {
             device: Arc::clone(&self.device),
@@ -142,6 +144,10 @@ impl<D: DeviceModel> Task<D> {
                 Command::Unplug(_, reply) | Command::Modify(_, _, reply) | Command::SetUpdating(_, reply) => {
                     answer(reply, Err(error));
                 }
+                Command::Stop(_, reply) => {
+                    answer(reply, Err(error));
+                    return false;
+                }
             }
         }
         true
@@ -158,6 +164,7 @@ fn answer<T>(reply: Reply<T>, result: Result<T, PartError>) {
 /// Why serving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
+    /// It was dropped, or asked to stop.
     ByHandle,
     ByDevice,
 }
@@ -195,7 +202,9 @@ impl<D: DeviceModel> Session<D> {
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
-                    Some(command) => self.handle(command).await,
+                    Some(command) => if self.handle(command).await.is_break() {
+                        return Ended::ByHandle;
+                    },
                     None => return Ended::ByHandle,
                 },
                 () = std::future::ready(()), if job.is_some() => {
@@ -244,7 +253,8 @@ impl<D: DeviceModel> Session<D> {
         self.shared.with(next).ok().flatten()
     }
 
-    async fn handle(&mut self, command: Command) {
+    /// Answers a request; one to stop is the last.
+    async fn handle(&mut self, command: Command) -> ControlFlow<()> {
         self.drain();
         match command {
             Command::Hotplug(request, reply) => answer(reply, self.hotplug(&request).await),
@@ -255,7 +265,44 @@ impl<D: DeviceModel> Session<D> {
                 self.shared.notifier.notify();
                 answer(reply, result);
             }
+            Command::Stop(stop, reply) => {
+                answer(reply, self.stop(stop).await);
+                return ControlFlow::Break(());
+            }
         }
+        ControlFlow::Continue(())
+    }
+
+    /// Leaves the device as one that is served no more, or not for a while, should be left. What fails stops nothing else.
+    async fn stop(&mut self, stop: Stop) -> Result<(), PartError> {
+        let slots = self.shared.with(|table| {
+            table.drain_pool = table.config.sf_pool.force_destroy;
+            let slots = table.functions.keys().filter_map(|place| match (place, stop) {
+                (Place::Slot(slot), Stop::Service) => Some(*slot),
+                _ => None,
+            });
+            slots.collect::<Vec<_>>()
+        })?;
+        let mut failed = Vec::new();
+        for slot in slots {
+            let result = self.device.unplug(slot).await;
+            self.drain();
+            if self.shared.with(|table| table.functions.contains_key(&Place::Slot(slot)))? {
+                let why =
+                    result.err().map_or_else(|| "the device still has it".to_owned(), |error| error.message);
+                failed.push(format!("unplug from slot {slot}: {why}"));
+            }
+        }
+        self.aside.clear();
+        self.clear_orphans().await;
+        failed.extend(self.aside.iter().filter_map(|subject| match subject {
+            Subject::Sf(sf) => Some(format!("destroy {sf}: it is still there")),
+            Subject::Function(_) | Subject::Pool => None,
+        }));
+        if failed.is_empty() {
+            return Ok(());
+        }
+        Err(PartError::failed(format!("stop the controller: left behind: {}", failed.join("; "))))
     }
 
     async fn hotplug(&mut self, request: &HotplugRequest) -> Result<Function, PartError> {

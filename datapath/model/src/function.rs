@@ -119,6 +119,8 @@ pub struct Function {
     pub transitional: bool,
     /// What is known of the host's driver.
     pub driver: HostDriver,
+    /// The features that the driver accepted of those offered; `None`: no driver has got so far.
+    pub negotiated: Option<Features>,
     /// The SF behind it; `None` where the port had none left when the function came to be.
     pub sf: Option<SubFunction>,
     /// The vhost-user socket of a function that a virtual machine's front end connects to.

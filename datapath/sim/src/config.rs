@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use virtnet_controller::EngineConfig;
+use virtnet_controller::conf::RdmaDevices;
 use virtnet_model::{BridgeName, Feature, Features, Mac, QueueSize};
 
 use crate::effect::Effect;
@@ -18,6 +19,8 @@ pub struct SimConfig {
     pub firmware: FirmwareConfig,
     /// The controller's configuration; with [`virtnet_controller::UplinkMode::Lag`] the ports are bonded.
     pub engine: EngineConfig,
+    /// The RDMA devices of the uplinks.
+    pub rdma_devices: RdmaDevices,
     /// The bridges in Open vSwitch.
     pub bridges: BTreeSet<BridgeName>,
     /// The device's own MAC, from which the controller makes others: different for each DPU of a fleet.
@@ -28,6 +31,8 @@ pub struct SimConfig {
     pub max_queue_size: QueueSize,
     /// Features that the device has.
     pub features: Features,
+    /// Features that the host's driver knows.
+    pub driver_features: Features,
     /// Bytes of I/O port space that the host gives the emulated switch.
     pub host_io_space: u32,
     /// The host's drivers bind by themselves.
@@ -60,12 +65,14 @@ impl Default for SimConfig {
             seed: 0,
             firmware: FirmwareConfig::guide(),
             engine: EngineConfig::default(),
+            rdma_devices: RdmaDevices::default(),
             bridges: [bridge("ovsbr1"), bridge("ovsbr2")].into(),
             base_mac: Mac::new([0x00, 0x11, 0x22, 0x33, 0x44, 0x55])
                 .unwrap_or_else(|_| unreachable!("a unicast address")),
             max_virtq: 256,
             max_queue_size: QueueSize::try_from(4096).unwrap_or_else(|_| unreachable!("a power of two")),
             features: device_features(),
+            driver_features: driver_features(),
             host_io_space: 0x1_0000,
             autoprobe: true,
             host_on: true,
@@ -82,6 +89,21 @@ fn device_features() -> Features {
             .into_iter()
             .chain([Feature::HostUfo, Feature::Rss])
             .collect::<BTreeSet<_>>();
+    Feature::ALL.iter().copied().filter(|feature| !absent.contains(feature)).collect()
+}
+
+/// What Linux's virtio_net and its transport know: all but what is legacy or not in it yet.
+fn driver_features() -> Features {
+    let absent = [
+        Feature::NotifyOnEmpty,
+        Feature::AnyLayout,
+        Feature::InOrder,
+        Feature::NotifConfigData,
+        Feature::HashTunnel,
+    ]
+    .into_iter()
+    .chain([Feature::CtrlRxExtra, Feature::RscExt])
+    .collect::<BTreeSet<_>>();
     Feature::ALL.iter().copied().filter(|feature| !absent.contains(feature)).collect()
 }
 

@@ -14,11 +14,18 @@ use virtnet_model::{
 };
 
 use crate::effect::{Effect, Part};
+use crate::links::uplink_netdev;
 use crate::shared::Shared;
 use crate::world::{Action, World};
 
 /// The first number of an SF's own RDMA device; those below are the ports'.
 const FIRST_RDMA: u32 = 2;
+
+/// The uplinks, each with the default MTU.
+fn uplink_mtus(bonded: bool) -> BTreeMap<Uplink, u32> {
+    let uplinks = if bonded { vec![Uplink::Bond] } else { vec![Uplink::P0, Uplink::P1] };
+    uplinks.into_iter().map(|uplink| (uplink, 1500)).collect()
+}
 
 /// The device's state.
 #[derive(Debug)]
@@ -31,14 +38,10 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn new(uplinks: UplinkMode) -> Self {
-        let uplinks = match uplinks {
-            UplinkMode::Lag => vec![Uplink::Bond],
-            UplinkMode::Ports { .. } => vec![Uplink::P0, Uplink::P1],
-        };
         Self {
             functions: BTreeMap::new(),
             sfs: BTreeMap::new(),
-            uplink_mtus: uplinks.into_iter().map(|uplink| (uplink, 1500)).collect(),
+            uplink_mtus: uplink_mtus(uplinks == UplinkMode::Lag),
             watchers: Vec::new(),
         }
     }
@@ -126,6 +129,12 @@ impl World {
         let key = SfKey { port: uplink.port(), number };
         let doing = format!("create {key}");
         self.reachable(&doing)?;
+        if !self.device.uplink_mtus.contains_key(&uplink) {
+            return Err(PartError::refused(
+                Refusal::NoSuchUplink,
+                format!("{doing}: there is no uplink {uplink}"),
+            ));
+        }
         if self.device.sfs.contains_key(&key) {
             return Err(PartError::refused(Refusal::SfNumberInUse, format!("{doing}: it exists")));
         }
@@ -137,13 +146,8 @@ impl World {
                 format!("{doing}: PF_TOTAL_SF={total} of {} is spent", key.port),
             ));
         }
-        let parent = match uplink {
-            Uplink::P0 => "mlx5_0",
-            Uplink::P1 => "mlx5_1",
-            Uplink::Bond => "mlx5_bond_0",
-        };
         let sf = Sf {
-            parent: parent.to_owned(),
+            parent: self.config.rdma_devices.of(uplink).to_owned(),
             rdma_device: Some(self.free_rdma_device()),
             representor: representor_name(key.port, number),
             foreign,
@@ -257,10 +261,25 @@ impl World {
     pub(crate) fn set_uplink_mtu(&mut self, uplink: Uplink, mtu: u32) {
         if let Some(present) = self.device.uplink_mtus.get_mut(&uplink) {
             *present = mtu;
-            self.device.emit(&DeviceEvent::UplinkMtu(uplink, mtu));
+            self.device.emit(&DeviceEvent::Uplink(uplink, Some(mtu)));
             self.add_uplink_netdevs();
             self.touch(Part::Links);
         }
+    }
+
+    /// Makes one bond of the ports, or takes it apart.
+    pub(crate) fn set_bonded(&mut self, bonded: bool) {
+        let before = std::mem::replace(&mut self.device.uplink_mtus, uplink_mtus(bonded));
+        for uplink in before.into_keys() {
+            self.links.remove(&uplink_netdev(uplink));
+            self.device.emit(&DeviceEvent::Uplink(uplink, None));
+        }
+        let after = self.device.uplink_mtus.clone();
+        for (uplink, mtu) in after {
+            self.device.emit(&DeviceEvent::Uplink(uplink, Some(mtu)));
+        }
+        self.add_uplink_netdevs();
+        self.touch(Part::Links);
     }
 }
 

@@ -93,6 +93,7 @@ impl World {
                 Place::Static(_) | Place::Slot(_) => self.edit_function(place, |emulated| {
                     emulated.bdf = None;
                     emulated.driver = HostDriver::default();
+                    emulated.negotiated = None;
                 }),
             }
         }
@@ -146,15 +147,38 @@ impl World {
 
     pub(crate) fn probe(&mut self, place: Place) {
         if self.can_probe(place) {
-            self.edit_function(place, |emulated| emulated.driver.in_use = true);
+            self.driver_takes(place);
         }
+    }
+
+    /// The driver agrees with the device on features and sets DRIVER_OK. False: they don't agree (virtio 1.2, section
+    /// 3.1.1, step 6), or nothing is behind the function that could answer.
+    fn driver_takes(&mut self, place: Place) -> bool {
+        let driver = &self.config.driver_features;
+        let emulation = self.device.functions.get(&place).and_then(|emulated| emulated.emulation.as_ref());
+        let backed = emulation.filter(|emulation| emulation.sf.is_some());
+        let negotiated = backed.and_then(|emulation| {
+            let settings = &emulation.settings;
+            settings.features.negotiated(driver, settings.transitional)
+        });
+        let agreed = negotiated.is_some();
+        if agreed {
+            self.edit_function(place, |emulated| {
+                emulated.driver.in_use = true;
+                emulated.negotiated = negotiated;
+            });
+        }
+        agreed
     }
 
     /// `echo BDF > /sys/bus/pci/drivers/virtio-pci/unbind`. A static PF's VFs go with its driver.
     pub(crate) fn unbind(&mut self, bdf: Bdf) -> Result<(), PartError> {
         let place = self.at(bdf)?;
         self.host.unbound.insert(place);
-        self.edit_function(place, |emulated| emulated.driver.in_use = false);
+        self.edit_function(place, |emulated| {
+            emulated.driver.in_use = false;
+            emulated.negotiated = None;
+        });
         if let Place::Static(pf) = place {
             self.remove_vfs(pf);
         }
@@ -165,19 +189,12 @@ impl World {
     pub(crate) fn bind(&mut self, bdf: Bdf) -> Result<(), PartError> {
         let place = self.at(bdf)?;
         self.host.unbound.remove(&place);
-        let backed = self
-            .device
-            .functions
-            .get(&place)
-            .and_then(|emulated| emulated.emulation.as_ref())
-            .is_some_and(|emulation| emulation.sf.is_some());
-        if !backed {
-            return Err(PartError::failed(format!(
-                "bind {bdf}: the device has no SF behind it and does not answer"
-            )));
+        if self.driver_takes(place) {
+            return Ok(());
         }
-        self.edit_function(place, |emulated| emulated.driver.in_use = true);
-        Ok(())
+        Err(PartError::failed(format!(
+            "bind {bdf}: the device has no SF behind it, or offers features that the driver can't do with"
+        )))
     }
 
     fn remove_vfs(&mut self, pf: PfId) {

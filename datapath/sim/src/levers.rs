@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use virtnet_controller::SfKey;
+use virtnet_controller::{EngineConfig, SfKey, Stop};
 use virtnet_model::{
     Bdf, BridgeName, Controller, ErrorKind, EswitchPort, Function, HotplugRequest, IfName, Link, Mac, Mtu,
     PartError, PfId, Port, QueueSize, SfNumber, SubFunction, Uplink,
@@ -143,6 +143,11 @@ impl Sim {
         self.shared().with(|world| world.set_uplink_mtu(uplink, mtu));
     }
 
+    /// Makes one bond of p0 and p1, or takes it apart. The controller sees it, and goes on as it was started.
+    pub fn set_bonded(&self, bonded: bool) {
+        self.shared().with(|world| world.set_bonded(bonded));
+    }
+
     /// Another application makes an SF.
     pub fn add_foreign_sf(&self, uplink: Uplink, number: SfNumber) -> Result<(), PartError> {
         self.shared().with(|world| world.create_sf(uplink, number, true))
@@ -161,6 +166,19 @@ impl Sim {
         self.process().stop();
         self.shared()
             .with(|world| world.schedule(world.config.timing.controller_start, Action::ControllerStarts));
+    }
+
+    /// Ends the controller in good order; it stays away until [`Sim::start_controller`].
+    pub async fn stop_controller(&self, stop: Stop) -> Result<(), PartError> {
+        let stopped = self.process().engine("stop the controller")?.stop(stop).await;
+        self.process().stop();
+        stopped
+    }
+
+    /// Starts the controller with a configuration, in place of any that runs.
+    pub fn start_controller(&self, config: EngineConfig) {
+        self.shared().with(|world| world.config.engine = config);
+        self.process().start();
     }
 
     /// The controller runs on, and its socket does not answer for a while.

@@ -19,6 +19,15 @@ fn name(text: &str) -> IfName {
     text.parse().unwrap_or_else(|_| unreachable!("1 to 15 letters and digits: {text}"))
 }
 
+/// The netdev of a physical port, or of the bond.
+pub(crate) fn uplink_netdev(uplink: Uplink) -> IfName {
+    name(match uplink {
+        Uplink::P0 => "p0",
+        Uplink::P1 => "p1",
+        Uplink::Bond => "bond0",
+    })
+}
+
 impl World {
     /// `phys_switch_id`: that of the whole embedded switch, made of the device's own address.
     fn switch_id(&self) -> String {
@@ -29,14 +38,11 @@ impl World {
     pub(crate) fn add_uplink_netdevs(&mut self) {
         let mtus = self.device.uplink_mtus.clone();
         for (uplink, mtu) in mtus {
-            let (text, phys_port_name) = match uplink {
-                Uplink::P0 => ("p0", Some("p0".to_owned())),
-                Uplink::P1 => ("p1", Some("p1".to_owned())),
-                Uplink::Bond => ("bond0", None),
-            };
+            let netdev = uplink_netdev(uplink);
+            let phys_port_name = (uplink != Uplink::Bond).then(|| netdev.to_string());
             let phys_switch_id = phys_port_name.as_ref().map(|_| self.switch_id());
             let link = Link { phys_port_name, phys_switch_id, up: true, mtu, ..Link::default() };
-            self.links.insert(name(text), link);
+            self.links.insert(netdev, link);
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::json;
 use tokio::sync::watch;
+use virtnet_controller::conf::Conf;
 use virtnet_crds::metadata::{self, Names, Scope};
 use virtnet_embedded_api::Listen;
 use virtnet_sim::{FirmwareConfig, SimConfig};
@@ -22,7 +23,8 @@ const EXAMPLES: &str = "\
 Examples:
   virtnetctl local --manifests manifests/samples          Until Ctrl-C; kubectl works in another terminal
   virtnetctl local --manifests DIR --until-ready=60       Whether a folder of manifests becomes Ready, for CI
-  virtnetctl local --firmware VIRTIO_NET_EMULATION_NUM_PF=4,PF_TOTAL_SF=524";
+  virtnetctl local --firmware VIRTIO_NET_EMULATION_NUM_PF=4,PF_TOTAL_SF=524
+  virtnetctl local --virtnet-conf virtnet.conf            With LAG, an SF pool, MACs for VFs, or the later generation";
 
 /// What `local` is told.
 #[derive(Debug, clap::Args)]
@@ -51,6 +53,9 @@ pub(crate) struct Arguments {
     /// Firmware values of the simulated DPU, of the second port as p1/KEY=VALUE
     #[arg(long, value_name = "KEY=VALUE,…", default_value = "", hide_default_value = true)]
     firmware: String,
+    /// The virtnet.conf of the simulated DPU's controller; with is_lag 1 in it the ports are bonded
+    #[arg(long, value_name = "FILE")]
+    virtnet_conf: Option<PathBuf>,
     /// Exit 0 as soon as all devices are Ready; 1 after SECONDS (300), with the list of what is not, and why
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "300")]
     until_ready: Option<u64>,
@@ -65,7 +70,15 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(path) = &arguments.manifests {
         folder::check(path)?;
     }
-    let sim = SimConfig { firmware, ..SimConfig::default() };
+    let Conf { engine, rdma_devices, recovery: _ } = match &arguments.virtnet_conf {
+        None => Conf::default(),
+        Some(path) => {
+            let reading = || format!("reading {}", path.display());
+            let text = std::fs::read_to_string(path).with_context(reading)?;
+            Conf::parse(&text).with_context(reading)?
+        }
+    };
+    let sim = SimConfig { firmware, engine, rdma_devices, ..SimConfig::default() };
     let ground = Ground::lay(&arguments.ground, sim)?;
     let (listen, page) = (arguments.listen, arguments.page);
     let plan = Plan { dpu: &arguments.dpu, state_dir: &state_dir, listen, page, ground };

@@ -337,7 +337,7 @@ async fn modifications_want_the_driver_gone() {
         }
         let now = state(&sim).await.functions[&id].clone();
         assert_eq!((now.mtu, now.max_queue_size.get()), (Mtu::MAX, 512), "{id}");
-        assert_eq!(now.features.to_string(), "VERSION_1");
+        assert_eq!(now.features.to_string(), "MAC,VERSION_1");
     }
 }
 

@@ -58,6 +58,7 @@ async fn a_warm_reboot_keeps_pfs_and_takes_vfs() {
     for table in [&mut expected, &mut after] {
         for function in table.values_mut() {
             function.driver.in_use = true;
+            function.negotiated = Some(function.features.clone());
         }
     }
     assert_eq!(after, expected, "same addresses, SFs and settings");

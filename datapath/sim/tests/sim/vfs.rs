@@ -27,7 +27,7 @@ async fn settings_given_before_birth_are_those_it_is_born_with() {
     let after = state(&sim).await;
     let born = virtual_function(&after, 1, 1);
     assert_eq!((born.mac, born.mtu, born.max_queue_size.get()), (mac(7), Mtu::MAX, 64));
-    assert_eq!(born.features.to_string(), "MTU,VERSION_1");
+    assert_eq!(born.features.to_string(), "MTU,MAC,VERSION_1");
     assert!(born.driver.in_use, "no rebind was needed");
     assert!(after.prepared.is_empty(), "what was applied is no longer prepared");
     let other = virtual_function(&after, 1, 0);

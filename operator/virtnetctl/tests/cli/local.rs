@@ -171,6 +171,43 @@ fn what_firmware_has_not_is_refused() {
 }
 
 #[test]
+fn a_virtnet_conf_is_that_of_the_simulated_controller() {
+    let place = Place::new();
+    place.write("a.yaml", &device("a", ""));
+    place.write("v.yaml", &device("v", "").replace("hotplug: {}", "vf: {pf: 1, vf: 1}"));
+    let conf = r#"{
+        "generation": "later", "is_lag": 1, "ib_dev_lag": "mlx5_bond_7",
+        "vf": {"mac_base": "00:22:22:33:55:00", "vfs_per_pf": 4}
+    }"#;
+    std::fs::write(place.path("virtnet.conf"), conf).unwrap();
+    let firmware = "VIRTIO_NET_EMULATION_NUM_VF=4";
+    let local =
+        place.start(&["--manifests", "manifests", "--virtnet-conf", "virtnet.conf", "--firmware", firmware]);
+    let sriov = r#"{"spec": {"host": {"sriov": [{"pf": 1, "numVfs": 2}]}}}"#;
+    place.kubectl_ok(&["wait", "--for=create", "dpu/dpu-0", "--timeout=60s"]);
+    place.kubectl_ok(&["patch", "dpu/dpu-0", "--type=merge", "-p", sriov]);
+    place.wait_ready(&["a", "v"]);
+    let told =
+        |name: &str, path: &str| place.kubectl_ok(&["get", "vnd", name, "-o", &format!("jsonpath={path}")]);
+    assert_eq!(told("a", "{.status.representor.parentDevice}"), "mlx5_bond_7");
+    assert_eq!(told("v", "{.status.function.mac}"), "00:22:22:33:55:05");
+    assert!(local.stop().success());
+}
+
+#[test]
+fn a_virtnet_conf_with_mistakes_is_refused_by_line() {
+    let place = Place::new();
+    let conf = "{\n\"is_lag\": 1,\n\"ib_dev_p0\": \"mlx5_0\"\n}";
+    std::fs::write(place.path("virtnet.conf"), conf).unwrap();
+    let refused = place.local(&["--virtnet-conf", "virtnet.conf"]).failed(1);
+    let why = "line 3: ib_dev_p0: with is_lag 1 SFs are made on ib_dev_lag: leave it out";
+    assert!(refused.contains(&format!("virtnetctl: reading virtnet.conf: {why}")), "{refused}");
+    let refused = place.local(&["--virtnet-conf", "absent.conf"]).failed(1);
+    assert!(refused.contains("virtnetctl: reading absent.conf: No such file or directory"), "{refused}");
+    assert!(!place.state().exists());
+}
+
+#[test]
 fn wrong_usage_is_told_before_anything_begins() {
     let place = Place::new();
     place.write("a.yaml", "");
