@@ -128,7 +128,7 @@ pub struct Wanted {
     pub queue_size: Option<QueueSize>,
     /// MSI-X vectors; `None`: the controller's own.
     pub num_msix: Option<u16>,
-    /// Features; `None`: the controller's own.
+    /// Features, with what they need; `None`: the controller's own.
     pub features: Option<Features>,
     /// Admin state of the representor, which the controller mirrors to the driver as link state.
     pub up: bool,
@@ -379,7 +379,11 @@ impl Wanted {
                 .transpose()
                 .map_err(Unusable::at("queues.size"))?,
             num_msix: *msix,
-            features: features.transpose().map_err(Unusable::at("features"))?,
+            features: features
+                .transpose()
+                .map_err(Unusable::at("features"))?
+                .as_ref()
+                .map(Features::completed),
             up: *link_state == LinkState::Up,
             rebind: *rebind_policy,
             port: port.as_ref().map(WantedPort::parse).transpose()?,

@@ -79,7 +79,8 @@ pub struct VirtnetDeviceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = limits::MSIX_MAX))]
     pub msix: Option<u16>,
-    /// Features to offer, by their names in the virtio specification. If absent, the controller's default.
+    /// Features to offer, by their names in the virtio specification; what they need comes with them. If absent, the
+    /// controller's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Set)]
