@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use virtnet_model::{
     Bdf, EswitchPort, Features, FirmwareValues, HostDriver, IfName, Mac, Mtu, PartError, PfId, QueueSize,
@@ -12,7 +13,8 @@ use virtnet_model::{
 };
 
 /// Where an emulated function is: the hardware's own name of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Place {
     /// A physical function of the firmware's configuration.
     Static(PfId),
@@ -33,7 +35,8 @@ impl fmt::Display for Place {
 }
 
 /// Names an SF: numbers are unique on their port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SfKey {
     /// The port of the embedded switch.
     pub port: EswitchPort,
@@ -48,7 +51,8 @@ impl fmt::Display for SfKey {
 }
 
 /// An SF that exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Sf {
     /// The RDMA device that it was made on, such as `mlx5_0`.
     pub parent: String,
@@ -61,7 +65,8 @@ pub struct Sf {
 }
 
 /// What a function presents to its driver.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Settings {
     /// MAC address.
     pub mac: Mac,
@@ -80,7 +85,8 @@ pub struct Settings {
 }
 
 /// What a controller has made of a function.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Emulation {
     /// What it presents.
     pub settings: Settings,
@@ -89,7 +95,8 @@ pub struct Emulation {
 }
 
 /// An emulated function as the hardware has it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Emulated {
     /// `None`: firmware or host made it and no controller has configured it since.
     pub emulation: Option<Emulation>,
@@ -104,7 +111,8 @@ pub struct Emulated {
 }
 
 /// What of a device stays as it is between two cold boots.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Profile {
     /// The firmware values in force, by port; a port that the device lacks is absent.
     pub firmware: BTreeMap<EswitchPort, FirmwareValues>,
@@ -121,20 +129,24 @@ pub struct Profile {
 }
 
 /// All that a device reports at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct DeviceState {
     /// What does not change while it is powered.
     pub profile: Profile,
     /// MTU in bytes of the physical ports, or of the bond.
     pub uplink_mtus: BTreeMap<Uplink, u32>,
     /// The emulated functions.
+    #[serde(with = "virtnet_model::pairs")]
     pub functions: BTreeMap<Place, Emulated>,
     /// The SFs, other applications' included.
+    #[serde(with = "virtnet_model::pairs")]
     pub sfs: BTreeMap<SfKey, Sf>,
 }
 
 /// Something on the device is now so. Told in the order in which it came to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum DeviceEvent {
     /// The function at this place; `None`: gone.
     Function(Place, Option<Emulated>),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Events, Features, Function, FunctionId, Limits, Mac, Mtu, PartError, PfId, QueueSize, SfNumber,
@@ -11,7 +12,8 @@ use crate::{
 };
 
 /// A hot-plug: what `virtnet hotplug` takes (the guide, section 1.2).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HotplugRequest {
     /// The port to make the SF on.
     pub uplink: Uplink,
@@ -36,7 +38,8 @@ pub struct HotplugRequest {
 }
 
 /// Names a function so that no other can be meant.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Target {
     /// A hot-plugged PF. All three must agree with one function, or nothing is done: a VUID alone may by now be
     /// another function in the same slot.
@@ -65,7 +68,8 @@ impl fmt::Display for Target {
 }
 
 /// A modification: what `virtnet modify … device` takes (the guide, section 1.1.2). `None` leaves a setting as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Change {
     /// A new MAC.
     pub mac: Option<Mac>,
@@ -100,11 +104,14 @@ impl fmt::Display for Change {
 }
 
 /// All that a controller reports at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ControllerState {
     /// The device table.
+    #[serde(with = "crate::pairs")]
     pub functions: BTreeMap<FunctionId, Function>,
     /// Settings accepted for VFs that the host has not made yet, applied when it does.
+    #[serde(with = "crate::pairs")]
     pub prepared: BTreeMap<(PfId, VfId), Change>,
     /// What firmware and configuration allow.
     pub limits: Limits,

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A call to a part of the DPU failed and changed nothing.
 ///
 /// The text says what was being done, to what, and why it failed; a cause below is in [`Error::source`].
@@ -51,7 +53,7 @@ impl PartError {
 }
 
 /// What kind of failure it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorKind {
     /// The request can't be met as things are; trying again helps only when they change.
     Refused(Refusal),
@@ -62,7 +64,7 @@ pub enum ErrorKind {
 }
 
 /// Why a part refused. One variant for each thing that a person or the agent would do differently about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Refusal {
     /// VIRTIO_NET_EMULATION_ENABLE is 0.
     EmulationDisabled,

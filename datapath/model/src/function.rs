@@ -3,12 +3,15 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     Bdf, EswitchPort, Features, IfName, Mac, Mtu, PfId, QueueSize, SfNumber, VfId, Vuid, representor_name,
 };
 
 /// How a function comes to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum FunctionKind {
     /// A physical function of the firmware's configuration: there from boot on.
     Static,
@@ -21,7 +24,8 @@ pub enum FunctionKind {
 /// A function's place in the controller's device table, as `virtnet query -p PF [-v VF]` takes it.
 ///
 /// The index of a hot-plugged PF is given anew with each plug, so it addresses nothing: see [`crate::Target`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct FunctionId {
     /// The PF, or the PF that the VF belongs to.
     pub pf: PfId,
@@ -51,7 +55,8 @@ impl fmt::Display for FunctionId {
 }
 
 /// What the device knows of the driver on its other side: the virtio device status (virtio 1.2, section 2.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct HostDriver {
     /// A driver has set DRIVER_OK: the function is in use.
     pub in_use: bool,
@@ -60,7 +65,8 @@ pub struct HostDriver {
 }
 
 /// The scalable function behind a virtio-net function.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SubFunction {
     /// The port of the embedded switch that it is on.
     pub port: EswitchPort,
@@ -93,7 +99,8 @@ impl SubFunction {
 }
 
 /// A virtio-net function as its controller reports it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Function {
     /// Its place in the device table.
     pub id: FunctionId,

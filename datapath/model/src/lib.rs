@@ -12,6 +12,8 @@
 //! Each trait has `observe`, which returns the whole state of its part, a few changes, and `events`, a stream whose
 //! items only say that `observe` may now answer something else: whoever misses an event loses nothing by observing.
 //!
+//! The state of controllers and devices has a JSON form, in which it goes between processes.
+//!
 //! Nothing here does I/O. A value of one of the newtypes is valid by construction, so nothing downstream checks again.
 
 mod controller;
@@ -25,6 +27,7 @@ mod limits;
 mod links;
 mod net;
 mod netdevs;
+pub mod pairs;
 mod pci;
 mod sf;
 mod switch;

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{EswitchPort, Features, QueueSize, Uplink};
 
 /// Whose rules the controller follows where the vendor's guides contradict each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Generation {
     /// The guide "NVIDIA DOCA Emulated Devices" (2023).
     #[default]
@@ -15,7 +18,8 @@ pub enum Generation {
 }
 
 /// SFs of one port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SfBudget {
     /// PF_TOTAL_SF of the port.
     pub total: u32,
@@ -33,7 +37,8 @@ impl SfBudget {
 }
 
 /// How far legacy drivers can be served.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TransitionalLimits {
     /// Hot-plugged PFs that the host's I/O space holds: (space − 4 KiB) / 4 KiB, 0 where the firmware's layout or the
     /// generation doesn't have them.
@@ -43,7 +48,8 @@ pub struct TransitionalLimits {
 }
 
 /// What firmware and configuration allow.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Limits {
     /// Whose rules hold.
     pub generation: Generation,
