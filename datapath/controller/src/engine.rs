@@ -11,7 +11,7 @@ use virtnet_model::{
 };
 
 use crate::task::{Command, Phase, Reply, Shared, Task};
-use crate::{DeviceModel, EngineConfig};
+use crate::{DeviceModel, EngineConfig, Forgetful, Memory};
 
 /// Requests that wait while the device is busy; further callers wait for room.
 const QUEUED_REQUESTS: usize = 64;
@@ -46,12 +46,21 @@ impl<D: DeviceModel> Engine<D> {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn start(device: Arc<D>, config: EngineConfig) -> Self {
+        Self::start_with(device, config, Arc::new(Forgetful))
+    }
+
+    /// The same, with a memory of what an earlier controller was told.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start_with(device: Arc<D>, config: EngineConfig, memory: Arc<dyn Memory>) -> Self {
         let (commands, receiver) = mpsc::channel(QUEUED_REQUESTS);
         let shared = Arc::new(Shared::new());
         let (sender, phase) = watch::channel(Phase::Starting);
         let task = Task {
             device: Arc::clone(&device),
             config,
+            memory,
             shared: Arc::clone(&shared),
             commands: receiver,
             phase: sender,

@@ -15,6 +15,7 @@
 //! | [`conf`] | the file that says so, `virtnet.conf` (pure) |
 //! | `limits` | firmware and configuration → [`virtnet_model::Limits`] |
 //! | `table` | the device table (pure) |
+//! | `memory` | what must outlive a controller and no device tells |
 //! | `ids` | VUIDs, indices, MACs |
 //! | `pool` | SF numbers and budgets (pure) |
 //! | `admit`, `modify` | what is refused, and why (pure) |
@@ -29,6 +30,7 @@ mod engine;
 mod ids;
 mod jobs;
 mod limits;
+mod memory;
 mod modify;
 mod notify;
 mod pool;
@@ -41,4 +43,5 @@ pub use device::{
     SfKey,
 };
 pub use engine::{Engine, Stop};
+pub use memory::{Forgetful, Memory, Prepared};
 pub use notify::Notifier;

@@ -252,6 +252,14 @@ impl Table {
         Some(settings)
     }
 
+    /// Forgets what was prepared for VFs that have it by now.
+    pub(crate) fn drop_applied(&mut self) {
+        let functions = &self.functions;
+        self.prepared.retain(|(pf, vf), _| {
+            functions.get(&Place::Vf(*pf, *vf)).is_none_or(|emulated| emulated.emulation.is_none())
+        });
+    }
+
     /// As [`Table::birth`], with nothing prepared for it.
     pub(crate) fn unprepared(&self, place: Place) -> Option<Settings> {
         let limits = &self.bounds.limits;

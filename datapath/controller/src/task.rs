@@ -15,7 +15,7 @@ use crate::limits::Bounds;
 use crate::modify::ModifyPlan;
 use crate::pool::Grant;
 use crate::table::Table;
-use crate::{DeviceEvent, DeviceModel, Emulation, EngineConfig, Notifier, Place, Stop};
+use crate::{DeviceEvent, DeviceModel, Emulation, EngineConfig, Memory, Notifier, Place, Stop};
 
 /// The first wait after something failed that nobody asked for; it doubles up to [`LAST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -70,6 +70,7 @@ impl Shared {
 pub(crate) struct Task<D> {
     pub(crate) device: Arc<D>,
     pub(crate) config: EngineConfig,
+    pub(crate) memory: Arc<dyn Memory>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) commands: mpsc::Receiver<Command>,
     /// Dropped with the task, which tells those who wait for it to start.
@@ -118,9 +119,13 @@ impl<D: DeviceModel> Task<D> {
     async fn take_over(&self) -> Result<Session<D>, PartError> {
         let watch = self.device.watch().await?;
         let bounds = Bounds::new(&watch.state, &self.config)?;
-        *self.shared.table() = Some(Table::new(self.config.clone(), bounds, watch.state));
+        let mut table = Table::new(self.config.clone(), bounds, watch.state);
+        table.prepared = self.memory.recall().await?;
+        table.drop_applied();
+        *self.shared.table() = Some(table);
         Ok(Session {
             device: Arc::clone(&self.device),
+            memory: Arc::clone(&self.memory),
             shared: Arc::clone(&self.shared),
             events: watch.events,
             aside: BTreeSet::new(),
@@ -172,6 +177,7 @@ enum Ended {
 /// One device from taking it over to losing it.
 struct Session<D> {
     device: Arc<D>,
+    memory: Arc<dyn Memory>,
     shared: Arc<Shared>,
     events: mpsc::UnboundedReceiver<DeviceEvent>,
     /// Jobs that failed, until the next retry.
@@ -338,6 +344,7 @@ impl<D: DeviceModel> Session<D> {
         match self.shared.with(|table| table.admit_modify(target, change))?? {
             ModifyPlan::Nothing => Ok(()),
             ModifyPlan::Prepare(pf, vf, change) => {
+                self.memory.keep(pf, vf, &change).await?;
                 self.shared.with(|table| {
                     if change.is_empty() {
                         table.prepared.remove(&(pf, vf))
@@ -402,8 +409,11 @@ impl<D: DeviceModel> Session<D> {
         }
         confirmed?;
         if let Place::Vf(pf, vf) = place {
-            self.shared.with(|table| table.prepared.remove(&(pf, vf)))?;
+            let was_prepared = self.shared.with(|table| table.prepared.remove(&(pf, vf)))?.is_some();
             self.shared.notifier.notify();
+            if was_prepared {
+                self.memory.keep(pf, vf, &Change::default()).await?;
+            }
         }
         Ok(())
     }
