@@ -34,15 +34,20 @@ impl Drop for Running {
 pub(crate) struct SimController {
     shared: Arc<Shared>,
     running: Mutex<Option<Running>>,
+    /// Another process runs the controller, and nothing is started here.
+    elsewhere: bool,
 }
 
 impl SimController {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, running: Mutex::new(None) }
+    pub(crate) fn new(shared: Arc<Shared>, elsewhere: bool) -> Self {
+        Self { shared, running: Mutex::new(None), elsewhere }
     }
 
     /// Starts a controller in place of any that runs.
     pub(crate) fn start(&self) {
+        if self.elsewhere {
+            return;
+        }
         let config = self.shared.with(|world| world.config.engine.clone());
         let engine = Arc::new(Engine::start(Arc::new(SimDevice(Arc::clone(&self.shared))), config));
         let mut events = engine.events();

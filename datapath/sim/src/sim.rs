@@ -6,10 +6,12 @@ use std::sync::{Arc, Weak};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use virtnet_controller::DeviceModel;
 use virtnet_model::{Controller, Firmware, Host, Links, Netdevs, Switch};
 
 use crate::config::SimConfig;
 use crate::controller::SimController;
+use crate::device::SimDevice;
 use crate::firmware::SimFirmware;
 use crate::host::SimHost;
 use crate::links::SimLinks;
@@ -43,7 +45,18 @@ impl Sim {
     /// # Panics
     /// Outside a tokio runtime with time.
     pub fn new(config: SimConfig) -> Self {
-        Self::of(World::new(config))
+        Self::of(World::new(config), false)
+    }
+
+    /// A DPU that has just booted without a controller of its own: another runs on [`Sim::device`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time.
+    pub fn device_only(config: SimConfig, netdevs: Option<Arc<dyn Netdevs>>) -> Self {
+        let udev_renames = config.udev_renames && netdevs.is_none();
+        let mut world = World::new(SimConfig { udev_renames, ..config });
+        world.real_netdevs = netdevs;
+        Self::of(world, true)
     }
 
     /// The same with representors that are netdevs too. Their names don't change, so
@@ -54,13 +67,13 @@ impl Sim {
     pub fn on_netdevs(config: SimConfig, netdevs: Arc<dyn Netdevs>) -> Self {
         let mut world = World::new(SimConfig { udev_renames: false, ..config });
         world.real_netdevs = Some(netdevs);
-        Self::of(world)
+        Self::of(world, false)
     }
 
-    fn of(world: World) -> Self {
+    fn of(world: World, controller_elsewhere: bool) -> Self {
         let host_on = world.config.host_on;
         let shared = Arc::new(Shared::new(world));
-        let controller = Arc::new(SimController::new(Arc::clone(&shared)));
+        let controller = Arc::new(SimController::new(Arc::clone(&shared), controller_elsewhere));
         controller.start();
         let agenda = Arc::clone(&shared.agenda);
         let clock =
@@ -71,6 +84,11 @@ impl Sim {
             sim.boot_host();
         }
         sim
+    }
+
+    /// What a controller runs on.
+    pub fn device(&self) -> Arc<dyn DeviceModel> {
+        Arc::new(SimDevice(Arc::clone(&self.0.shared)))
     }
 
     /// The controller, whichever process is behind its socket.
