@@ -3,7 +3,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | `http` | [`serve`]: `/healthz`, `/readyz` and `/metrics` |
-//! | `logs` | [`LogArguments`]: what is logged, and how, to the standard error |
+//! | `logs` | [`LogArguments`]: what is logged, and how, to the standard error; [`LogLevel`] changes it |
 //! | `pulse` | [`Pulse`]: when a loop last turned |
 
 mod http;
@@ -11,5 +11,5 @@ mod logs;
 mod pulse;
 
 pub use http::{Probes, serve};
-pub use logs::LogArguments;
+pub use logs::{LogArguments, LogLevel};
 pub use pulse::Pulse;
