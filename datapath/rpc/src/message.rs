@@ -1,0 +1,192 @@
+//! One message of JSON-RPC 2.0: [`Message`], and [`Fault`], an error as it goes over the wire. Pure.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use virtnet_model::{ErrorKind, PartError};
+
+/// Bytes that a line may have. The table of 1,500 functions takes about one megabyte.
+pub const LINE_MAX: usize = 16 << 20;
+
+/// The request was no JSON-RPC (its section 5.1).
+const INVALID_REQUEST: i64 = -32600;
+/// There is no such method.
+const METHOD_NOT_FOUND: i64 = -32601;
+/// The parameters are not those of the method.
+const INVALID_PARAMS: i64 = -32602;
+/// The method was carried out and failed: `data` says how.
+const FAILED: i64 = -32000;
+
+/// An error object.
+#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// The number of JSON-RPC's list, or -32000.
+    pub code: i64,
+    /// One line, for a person.
+    pub message: String,
+    /// What to do about it, where the method was carried out and failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<ErrorKind>,
+}
+
+impl Fault {
+    /// The method is not one of those that are offered.
+    pub fn no_such_method(method: &str) -> Self {
+        Self { code: METHOD_NOT_FOUND, message: format!("there is no method {method:?}"), data: None }
+    }
+
+    /// The parameters could not be read.
+    pub fn bad_params(method: &str, why: &serde_json::Error) -> Self {
+        Self { code: INVALID_PARAMS, message: format!("the parameters of {method}: {why}"), data: None }
+    }
+}
+
+impl From<PartError> for Fault {
+    fn from(error: PartError) -> Self {
+        let mut message = error.message;
+        let mut source = error.source.as_deref().map(|source| source as &dyn std::error::Error);
+        while let Some(cause) = source {
+            message.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        Self { code: FAILED, message, data: Some(error.kind) }
+    }
+}
+
+impl From<Fault> for PartError {
+    fn from(fault: Fault) -> Self {
+        Self { kind: fault.data.unwrap_or(ErrorKind::Failed), message: fault.message, source: None }
+    }
+}
+
+/// Everything that a message can have; which of it is there says what the message is.
+#[derive(Debug, Deserialize)]
+struct Members {
+    jsonrpc: String,
+    #[serde(default)]
+    id: Option<u64>,
+    #[serde(default)]
+    method: Option<String>,
+    #[serde(default)]
+    params: Option<Box<RawValue>>,
+    #[serde(default)]
+    result: Option<Box<RawValue>>,
+    #[serde(default)]
+    error: Option<Fault>,
+}
+
+/// A message that was received.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// The other side asks.
+    Request { id: u64, method: String, params: Box<RawValue> },
+    /// The other side tells.
+    Notification { method: String, params: Box<RawValue> },
+    /// The other side answers.
+    Response { id: u64, result: Result<Box<RawValue>, Fault> },
+}
+
+impl Message {
+    /// Reads a line. An error says why it is no message.
+    pub(crate) fn parse(line: &str) -> Result<Self, Fault> {
+        let invalid = |message: String| Fault { code: INVALID_REQUEST, message, data: None };
+        let members: Members =
+            serde_json::from_str(line).map_err(|error| invalid(format!("no JSON-RPC 2.0: {error}")))?;
+        let Members { jsonrpc, id, method, params, result, error } = members;
+        if jsonrpc != "2.0" {
+            return Err(invalid(format!("no JSON-RPC 2.0: jsonrpc is {jsonrpc:?}")));
+        }
+        let params = params.map_or_else(|| RawValue::from_string("null".to_owned()), Ok);
+        let params = params.map_err(|error| invalid(error.to_string()))?;
+        match (id, method, result, error) {
+            (Some(id), Some(method), None, None) => Ok(Self::Request { id, method, params }),
+            (None, Some(method), None, None) => Ok(Self::Notification { method, params }),
+            (Some(id), None, Some(result), None) => Ok(Self::Response { id, result: Ok(result) }),
+            (Some(id), None, None, Some(error)) => Ok(Self::Response { id, result: Err(error) }),
+            // What answers with null is told from what does not answer by there being no error.
+            (Some(id), None, None, None) => {
+                let null = RawValue::from_string("null".to_owned());
+                Ok(Self::Response { id, result: Ok(null.map_err(|error| invalid(error.to_string()))?) })
+            }
+            _ => Err(invalid("neither a request nor a notification nor an answer".to_owned())),
+        }
+    }
+}
+
+/// The line of a request, or without an id of a notification.
+pub(crate) fn request(id: Option<u64>, method: &str, params: &impl Serialize) -> serde_json::Result<String> {
+    #[derive(Serialize)]
+    struct Request<'a, P> {
+        jsonrpc: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        method: &'a str,
+        params: &'a P,
+    }
+    serde_json::to_string(&Request { jsonrpc: "2.0", id, method, params })
+}
+
+/// The line of an answer.
+pub(crate) fn response(id: u64, result: &Result<Box<RawValue>, Fault>) -> serde_json::Result<String> {
+    #[derive(Serialize)]
+    struct Response<'a> {
+        jsonrpc: &'static str,
+        id: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        result: Option<&'a RawValue>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<&'a Fault>,
+    }
+    let (result, error) = match result {
+        Ok(result) => (Some(&**result), None),
+        Err(error) => (None, Some(error)),
+    };
+    serde_json::to_string(&Response { jsonrpc: "2.0", id, result, error })
+}
+
+#[cfg(test)]
+mod tests {
+    use virtnet_model::Refusal;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let line = request(Some(7), "unplug", &["VNETS1D0F0"]).unwrap();
+        assert!(
+            matches!(Message::parse(&line), Ok(Message::Request { id: 7, method, .. }) if method == "unplug")
+        );
+        let line = request(None, "changed", &()).unwrap();
+        assert!(
+            matches!(Message::parse(&line), Ok(Message::Notification { method, .. }) if method == "changed")
+        );
+        let null = RawValue::from_string("null".to_owned()).unwrap();
+        let line = response(8, &Ok(null)).unwrap();
+        assert!(matches!(Message::parse(&line), Ok(Message::Response { id: 8, result: Ok(_) })));
+        let refused = PartError::refused(Refusal::MacInUse, "hot-plug: MAC is in use");
+        let line = response(9, &Err(refused.into())).unwrap();
+        let Ok(Message::Response { result: Err(fault), .. }) = Message::parse(&line) else {
+            panic!("{line}")
+        };
+        let error = PartError::from(fault);
+        assert_eq!(
+            (error.refusal(), error.message.as_str()),
+            (Some(Refusal::MacInUse), "hot-plug: MAC is in use")
+        );
+    }
+
+    #[test]
+    fn what_is_no_message_is_told_why() {
+        for line in [
+            "",
+            "[]",
+            "{}",
+            r#"{"jsonrpc": "1.0", "id": 1, "method": "list"}"#,
+            r#"{"jsonrpc": "2.0", "id": "one", "method": "list"}"#,
+            r#"{"jsonrpc": "2.0", "id": 1, "method": "list", "result": 1}"#,
+            r#"{"jsonrpc": "2.0"}"#,
+        ] {
+            assert_eq!(Message::parse(line).unwrap_err().code, INVALID_REQUEST, "{line}");
+        }
+    }
+}
