@@ -1,0 +1,175 @@
+//! `virtnetd`: arguments, telemetry and wiring.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use virtnet_controller::conf::Conf;
+use virtnet_model::{Mac, Netdevs};
+use virtnet_netlink::Taps;
+use virtnet_rpc::{Client, DEFAULT_SOCKET};
+use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
+use virtnet_telemetry::{LogArguments, LogLevel};
+use virtnetd::parent::{self, Config, Wish};
+use virtnetd::{host, socket, worker};
+
+const EXAMPLES: &str = "\
+Examples:
+  virtnetd --device sim                                   A simulated DPU; virtnet and virtnet-agent find it
+  virtnetd --device sim --config virtnet.conf --socket /tmp/virtnetd.sock
+  virtnetd host sriov 0 2                                 The simulated host makes two VFs of PF 0
+  virtnetd check virtnet.conf                             What is wrong with a file, by line and key
+
+SIGTERM ends the service, and hot-plugged functions with it; SIGHUP lets another worker take over, and functions stay.";
+
+/// The virtio-net controller of a DPU as a service.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES, args_conflicts_with_subcommands = true, propagate_version = true)]
+struct Arguments {
+    #[command(flatten)]
+    logs: LogArguments,
+    #[command(flatten)]
+    serve: Serve,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
+    /// What the controller runs on
+    #[arg(long, value_enum, required = true)]
+    device: Option<Device>,
+    /// virtnet.conf; without it, each setting has its default
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where clients connect
+    #[arg(long, default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    socket: PathBuf,
+    /// Firmware values of the simulated DPU, of the second port as p1/KEY=VALUE
+    #[arg(long, value_name = "KEY=VALUE,…", default_value = "", hide_default_value = true)]
+    sim_firmware: String,
+    /// The simulated DPU's own MAC, of which others are made: different for each DPU of a fleet
+    #[arg(long, value_name = "MAC")]
+    sim_mac: Option<Mac>,
+    /// The simulated host binds no driver by itself
+    #[arg(long)]
+    sim_no_drivers: bool,
+    /// Each representor is a TAP in the network namespace of this process
+    #[arg(long)]
+    sim_taps: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Device {
+    /// A simulated DPU with its host, in memory: gone with this process
+    Sim,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Do something at the simulated host
+    Host(host::Arguments),
+    /// Say what is wrong with a virtnet.conf
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// What virtnetd starts by itself
+    #[command(hide = true)]
+    Worker,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let log = arguments.logs.begin();
+    match run(arguments, log) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments, log: LogLevel) -> anyhow::Result<()> {
+    let Arguments { logs, serve, command } = arguments;
+    let mut builder = match command {
+        // One engine does one thing after another, so it has no use for more threads.
+        Some(Command::Worker) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = builder.enable_all().build().context("starting the runtime")?;
+    runtime.block_on(async {
+        match command {
+            None => run_parent(serve, logs, log).await,
+            Some(Command::Worker) => {
+                worker::run(worker::parent()?, log).await;
+                Ok(())
+            }
+            Some(Command::Host(host)) => {
+                let (method, params) = host.request()?;
+                Ok(Client::connect(&host.socket).call::<()>(method, &params).await?)
+            }
+            Some(Command::Check { file }) => read_conf(Some(&file)).map(|_| ()),
+        }
+    })
+}
+
+async fn run_parent(serve: Serve, logs: LogArguments, log: LogLevel) -> anyhow::Result<()> {
+    let Serve { device: _, config, socket, sim_firmware, sim_mac, sim_no_drivers, sim_taps } = serve;
+    let wishes = wishes()?;
+    let program = std::env::current_exe().context("finding this program")?;
+    let (conf, Conf { engine, rdma_devices, .. }) = read_conf(config.as_deref())?;
+    let firmware = FirmwareConfig::guide_with(&sim_firmware).context("reading --sim-firmware")?;
+    let default = SimConfig::default();
+    let sim = SimConfig {
+        firmware,
+        engine,
+        rdma_devices,
+        autoprobe: !sim_no_drivers,
+        base_mac: sim_mac.unwrap_or(default.base_mac),
+        ..default
+    };
+    let listening = socket::listen(&socket)?;
+    let netdevs = sim_taps.then(|| Arc::new(Taps::new(None)) as Arc<dyn Netdevs>);
+    let sim = Sim::device_only(sim, netdevs);
+    tracing::info!(socket = %socket.display(), "serves a SIMULATED DPU");
+    let log_arguments = logs.to_arguments();
+    let worker = watch::Sender::new(None);
+    parent::run(Config { conf, program, listening, log_arguments, log, worker }, sim, wishes).await
+}
+
+/// The text of virtnet.conf, and what it says.
+fn read_conf(file: Option<&Path>) -> anyhow::Result<(String, Conf)> {
+    let Some(file) = file else { return Ok(("{}".to_owned(), Conf::default())) };
+    let reading = || format!("reading {}", file.display());
+    let text = std::fs::read_to_string(file).with_context(reading)?;
+    let conf = Conf::parse(&text).with_context(reading)?;
+    Ok((text, conf))
+}
+
+/// What signals ask for, from this call on.
+fn wishes() -> anyhow::Result<mpsc::Receiver<Wish>> {
+    let (sender, wishes) = mpsc::channel(8);
+    for (kind, wish) in [
+        (SignalKind::terminate(), Wish::Stop),
+        (SignalKind::interrupt(), Wish::Stop),
+        (SignalKind::hangup(), Wish::Restart),
+    ] {
+        let signals = signal(kind).context("listening for signals")?;
+        tokio::spawn(pass_on(signals, wish, sender.clone()));
+    }
+    Ok(wishes)
+}
+
+async fn pass_on(mut signals: Signal, wish: Wish, wishes: mpsc::Sender<Wish>) {
+    while signals.recv().await.is_some() {
+        if wishes.send(wish).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The methods of the socket beyond a controller's: [`Methods`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::value::RawValue;
+use virtnet_model::{ControllerState, PartError};
+use virtnet_rpc::method::{self, Level, Log, Version};
+use virtnet_rpc::{Extra, Fault, raw, read};
+use virtnet_sim::Sim;
+use virtnet_telemetry::LogLevel;
+
+use super::upstream::Upstream;
+use super::workers::Handle;
+use crate::host;
+
+/// Logs, versions, restarts, and the simulated host.
+#[derive(Debug)]
+pub(super) struct Methods {
+    upstream: Arc<Upstream>,
+    workers: Handle,
+    sim: Sim,
+    log: LogLevel,
+}
+
+impl Methods {
+    pub(super) fn new(upstream: Arc<Upstream>, workers: Handle, sim: Sim, log: LogLevel) -> Self {
+        Self { upstream, workers, sim, log }
+    }
+
+    /// The parent and the worker of now log so, and those that follow.
+    async fn set_log(&self, level: Level) -> Result<(), PartError> {
+        let filter = match level {
+            Level::Info => "info",
+            Level::Err => "error",
+            Level::Debug => "debug",
+        };
+        self.log.set(filter).map_err(PartError::failed)?;
+        self.workers.set_log(filter);
+        self.upstream.read(method::LOG, &filter).await
+    }
+
+    /// What runs is what the worker says that it is.
+    async fn version(&self) -> Result<Version, PartError> {
+        let state: ControllerState = self.upstream.read(method::OBSERVE, &()).await?;
+        Ok(Version { running: state.version, installed: env!("CARGO_PKG_VERSION").to_owned() })
+    }
+}
+
+#[async_trait]
+impl Extra for Methods {
+    async fn call(&self, method: &str, params: &RawValue) -> Result<Box<RawValue>, Fault> {
+        match method {
+            method::LOG => {
+                let Log { level } = read(method, params)?;
+                self.set_log(level).await?;
+                raw(&())
+            }
+            method::VERSION => raw(&self.version().await?),
+            method::RESTART => {
+                self.workers.restart();
+                raw(&())
+            }
+            _ => {
+                let done = host::call(&self.sim, method, params).await;
+                if method == host::POWER_CYCLE && done.is_ok() {
+                    // The controller went down with its DPU.
+                    self.workers.restart();
+                }
+                done
+            }
+        }
+    }
+}
