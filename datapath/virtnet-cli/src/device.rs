@@ -1,0 +1,186 @@
+//! A function as JSON: [`Device`], with the names that the guide's `virtnet list` has (section 1.3.2). Pure.
+//!
+//! What is not known is left out, as are `sf_vhca_id` and `msix_config_vector`, which the controller does not tell.
+
+use std::path::Path;
+
+use serde::Serialize;
+use virtnet_model::{
+    Bdf, Feature, Features, Function, FunctionId, FunctionKind, IfName, Mac, Mtu, PfId, QueueSize, SfNumber,
+    VfId, Vuid,
+};
+
+/// A function as `list` shows it, and with [`Details`] as `query` does.
+#[derive(Debug, Serialize)]
+pub(crate) struct Device<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pf_id: Option<PfId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vf_id: Option<VfId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_pf_id: Option<PfId>,
+    function_type: &'static str,
+    vuid: &'a Vuid,
+    bdf: String,
+    #[serde(flatten)]
+    sf: Option<Sf<'a>>,
+    num_msix: u16,
+    max_queues: u16,
+    max_queues_size: QueueSize,
+    net_mac: String,
+    net_mtu: Mtu,
+    #[serde(flatten)]
+    details: Option<Details<'a>>,
+}
+
+/// The SF behind it.
+#[derive(Debug, Serialize)]
+struct Sf<'a> {
+    sf_num: SfNumber,
+    sf_parent_device: &'a str,
+    sf_rep_net_device: &'a IfName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sf_rep_net_ifindex: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sf_rdma_device: Option<&'a str>,
+}
+
+/// What only `query` shows.
+#[derive(Debug, Serialize)]
+struct Details<'a> {
+    transitional: u8,
+    /// Those offered to the driver.
+    supported_features: FeatureSet,
+    /// Those of them that the driver accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    driver_features: Option<FeatureSet>,
+    driver_loaded: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket: Option<&'a Path>,
+}
+
+/// Features, as `-f` takes them and as the specification names them.
+#[derive(Debug, Serialize)]
+pub(crate) struct FeatureSet {
+    value: String,
+    names: Vec<&'static str>,
+}
+
+impl FeatureSet {
+    pub(crate) fn of(features: &Features) -> Self {
+        Self { value: format!("{:#x}", features.bits()), names: features.iter().map(Feature::name).collect() }
+    }
+}
+
+impl<'a> Device<'a> {
+    /// A function, with what is known of its representor's netdev.
+    pub(crate) fn of(function: &'a Function, ifindex: &dyn Fn(&IfName) -> Option<u32>) -> Self {
+        let FunctionId { pf, vf } = function.id;
+        let function_type = match function.kind {
+            FunctionKind::Static => "static PF",
+            FunctionKind::HotPlug => "hotplug PF",
+            FunctionKind::Vf => "VF",
+        };
+        let sf = function.sf.as_ref().map(|sf| Sf {
+            sf_num: sf.number,
+            sf_parent_device: &sf.parent,
+            sf_rep_net_device: &sf.representor,
+            sf_rep_net_ifindex: ifindex(&sf.representor),
+            sf_rdma_device: sf.rdma_device.as_deref(),
+        });
+        Self {
+            pf_id: vf.is_none().then_some(pf),
+            vf_id: vf,
+            parent_pf_id: vf.map(|_| pf),
+            function_type,
+            vuid: &function.vuid,
+            bdf: bdf(function.bdf),
+            sf,
+            num_msix: function.num_msix,
+            max_queues: function.max_queues,
+            max_queues_size: function.max_queue_size,
+            net_mac: mac(function.mac),
+            net_mtu: function.mtu,
+            details: None,
+        }
+    }
+
+    /// The same with all that is known.
+    pub(crate) fn in_full(function: &'a Function, ifindex: &dyn Fn(&IfName) -> Option<u32>) -> Self {
+        let details = Details {
+            transitional: function.transitional.into(),
+            supported_features: FeatureSet::of(&function.features),
+            driver_features: function.negotiated.as_ref().map(FeatureSet::of),
+            driver_loaded: function.driver.in_use,
+            socket: function.socket.as_deref(),
+        };
+        Self { details: Some(details), ..Self::of(function, ifindex) }
+    }
+}
+
+/// An address on the host's bus; zero where the host has given none.
+pub(crate) fn bdf(bdf: Option<Bdf>) -> String {
+    bdf.map_or_else(|| "00:00.0".to_owned(), |bdf| bdf.to_string())
+}
+
+/// A MAC in upper case, as the guide's replies have it.
+pub(crate) fn mac(mac: Mac) -> String {
+    mac.to_string().to_uppercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use virtnet_model::{EswitchPort, HostDriver, SubFunction};
+
+    use super::*;
+
+    fn number<T: TryFrom<u32, Error = virtnet_model::ParseError>>(value: u32) -> T {
+        T::try_from(value).unwrap()
+    }
+
+    /// The guide's VF.
+    fn function() -> Function {
+        let sf = SubFunction::named(EswitchPort::P0, number(3000), "mlx5_0");
+        Function {
+            id: FunctionId::vf(number(0), number(0)),
+            kind: FunctionKind::Vf,
+            vuid: "VNETS0D0F2VF1".parse().unwrap(),
+            bdf: Some("83:00.6".parse().unwrap()),
+            mac: "5a:94:07:04:f6:1c".parse().unwrap(),
+            mtu: Mtu::DEFAULT,
+            max_queues: 4,
+            max_queue_size: number(256),
+            num_msix: 10,
+            features: Features::controller_default(),
+            transitional: false,
+            driver: HostDriver::default(),
+            negotiated: None,
+            sf: Some(SubFunction { rdma_device: Some("mlx5_7".to_owned()), ..sf }),
+            socket: None,
+        }
+    }
+
+    #[test]
+    fn the_guides_vf_is_told_as_in_the_guide() {
+        let ifindex = |name: &IfName| (name.as_str() == "en3f0pf0sf3000").then_some(19);
+        let text = serde_json::to_string(&Device::of(&function(), &ifindex)).unwrap();
+        let guide = r#"{"vf_id":0,"parent_pf_id":0,"function_type":"VF","vuid":"VNETS0D0F2VF1","bdf":"83:00.6",
+            "sf_num":3000,"sf_parent_device":"mlx5_0","sf_rep_net_device":"en3f0pf0sf3000","sf_rep_net_ifindex":19,
+            "sf_rdma_device":"mlx5_7","num_msix":10,"max_queues":4,"max_queues_size":256,
+            "net_mac":"5A:94:07:04:F6:1C","net_mtu":1500}"#;
+        assert_eq!(text, guide.split_whitespace().collect::<String>());
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let function = Function { bdf: None, sf: None, ..function() };
+        let value = serde_json::to_value(Device::in_full(&function, &|_| None)).unwrap();
+        assert_eq!(value["bdf"], "00:00.0");
+        for absent in
+            ["pf_id", "sf_num", "sf_rep_net_device", "sf_rep_net_ifindex", "driver_features", "socket"]
+        {
+            assert!(value.get(absent).is_none(), "{absent}");
+        }
+        assert_eq!(value["driver_loaded"], false);
+    }
+}

@@ -1,0 +1,36 @@
+//! Which uplink an RDMA device is of. Pure.
+//!
+//! The controller does not tell the names that its configuration gives; but each function tells the device that its SF was
+//! made on. An uplink that has no function yet has its default name.
+
+use anyhow::bail;
+use virtnet_model::{ControllerState, EswitchPort, Uplink};
+
+/// The uplink of the RDMA device.
+pub(crate) fn of(rdma_device: &str, state: &ControllerState) -> anyhow::Result<Uplink> {
+    let uplinks = &state.limits.uplinks;
+    if let Some(uplink) = uplinks.iter().find(|uplink| name(state, **uplink) == rdma_device) {
+        return Ok(*uplink);
+    }
+    let names: Vec<_> = uplinks.iter().map(|uplink| format!("{} ({uplink})", name(state, *uplink))).collect();
+    bail!("no uplink has the RDMA device {rdma_device:?}: there is {}", names.join(" and "))
+}
+
+/// The RDMA device that emulates: that of the first port, or of the bond that takes its SFs. `None`: nothing tells it.
+pub(crate) fn emulation_manager(state: &ControllerState) -> Option<&str> {
+    seen(state, EswitchPort::P0)
+}
+
+fn name(state: &ControllerState, uplink: Uplink) -> &str {
+    seen(state, uplink.port()).unwrap_or(match uplink {
+        Uplink::P0 => "mlx5_0",
+        Uplink::P1 => "mlx5_1",
+        Uplink::Bond => "mlx5_bond_0",
+    })
+}
+
+/// The RDMA device that SFs of the port were made on.
+fn seen(state: &ControllerState, port: EswitchPort) -> Option<&str> {
+    let sfs = state.functions.values().filter_map(|function| function.sf.as_ref());
+    sfs.into_iter().find(|sf| sf.port == port).map(|sf| sf.parent.as_str())
+}
