@@ -21,6 +21,7 @@ mod retry;
 mod rivals;
 mod status;
 mod suspects;
+mod unreached;
 
 pub use agent::{Config, run};
 pub use desired::*;
@@ -28,4 +29,5 @@ pub use metrics::{Metrics, StepLabels};
 pub use observe::*;
 pub use plan::*;
 pub use status::device_status;
+pub use unreached::Unreached;
 pub use virtnet_client::{Clock, chain};
