@@ -225,6 +225,33 @@ async fn the_agent_takes_the_arguments_of_the_systemd_unit() {
 }
 
 #[tokio::test]
+async fn the_service_takes_the_arguments_of_its_systemd_unit() {
+    let home = TempDir::new().unwrap();
+    let unit = std::fs::read_to_string(manifests::path("systemd/virtnetd.service")).unwrap();
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let mut words: Vec<_> = start.split_whitespace().map(str::to_owned).collect();
+    assert_eq!(words.remove(0), "/usr/local/bin/virtnetd");
+    words.push("--config=/nowhere/virtnet.conf".to_owned());
+    let (code, told) = run_program("virtnetd", &words, home.path()).await;
+    assert!(code == Some(1) && told.contains("reading /nowhere/virtnet.conf: No such file"), "{told}");
+}
+
+/// As far as systemd says without running them: what a unit may do that it need not.
+#[test]
+fn the_units_are_sandboxed() {
+    for unit in ["virtnetd.service", "virtnet-agent.service"] {
+        let output = std::process::Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--threshold=25", "--no-pager"])
+            .arg(manifests::path(&format!("systemd/{unit}")))
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{unit}: {told}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(told.contains("Overall exposure level"), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn the_agent_takes_the_bluefield_overlay_but_for_its_controller() {
     let home = TempDir::new().unwrap();
     let all = arguments("bluefield");

@@ -146,18 +146,13 @@ async fn write(mut writer: OwnedWriteHalf, mut lines: mpsc::UnboundedReceiver<Li
 /// Why there is no answer to what was asked.
 #[derive(Debug)]
 pub enum NoAnswer {
-    /// The connection had ended before: nothing was asked.
+    /// The connection had ended before, or the other side says that it did nothing since it is about to end: another may be
+    /// asked.
     Unasked,
     /// The connection ended first: what was asked was done or was not.
     Gone,
     /// The other side failed or refused.
     Failed(PartError),
-}
-
-impl From<PartError> for NoAnswer {
-    fn from(error: PartError) -> Self {
-        Self::Failed(error)
-    }
 }
 
 /// Asks on a connection. Clones ask on the same one.
@@ -197,14 +192,19 @@ impl Caller {
     ) -> Result<R, NoAnswer> {
         let (reply, answer) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let line = message::request(Some(id), method, params)
-            .map_err(|error| PartError::failed(format!("{method}: its parameters have no JSON: {error}")))?;
+        let line = message::request(Some(id), method, params).map_err(|error| {
+            NoAnswer::Failed(PartError::failed(format!("{method}: its parameters have no JSON: {error}")))
+        })?;
         {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             waiting.as_mut().ok_or(NoAnswer::Unasked)?.insert(id, reply);
         }
         self.sender.line(line, None);
-        let result = answer.await.map_err(|_| NoAnswer::Gone)?.map_err(PartError::from)?;
+        let result = answer.await.map_err(|_| NoAnswer::Gone)?;
+        let result = result.map_err(|fault| match fault {
+            fault if fault.is_undone() => NoAnswer::Unasked,
+            fault => NoAnswer::Failed(fault.into()),
+        })?;
         let answer = serde_json::from_str(result.get());
         answer.map_err(|error| {
             NoAnswer::Failed(PartError::failed(format!("{method}: the answer is not understood: {error}")))

@@ -13,6 +13,8 @@ const INVALID_REQUEST: i64 = -32600;
 const METHOD_NOT_FOUND: i64 = -32601;
 /// The parameters are not those of the method.
 const INVALID_PARAMS: i64 = -32602;
+/// The method was not carried out, and may be by whoever is asked next.
+const UNDONE: i64 = -32001;
 /// The method was carried out and failed: `data` says how.
 const FAILED: i64 = -32000;
 
@@ -33,6 +35,16 @@ impl Fault {
     /// The method is not one of those that are offered.
     pub fn no_such_method(method: &str) -> Self {
         Self { code: METHOD_NOT_FOUND, message: format!("there is no method {method:?}"), data: None }
+    }
+
+    /// The method was not carried out: who is asked is about to end, and another may be asked.
+    pub fn undone() -> Self {
+        Self { code: UNDONE, message: "not carried out: this one is about to end".to_owned(), data: None }
+    }
+
+    /// Whether it is [`Fault::undone`].
+    pub(crate) fn is_undone(&self) -> bool {
+        self.code == UNDONE
     }
 
     /// The parameters could not be read.

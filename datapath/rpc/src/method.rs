@@ -24,6 +24,12 @@ pub const VERSION: &str = "version";
 /// Lets the controller begin anew, without parameters; functions stay. Answers with null at once.
 pub const RESTART: &str = "restart";
 
+/// Begins a live update (the guide, section 1.1.4), without parameters: the installed program takes over, and functions stay.
+/// Answers with null at once; refused while one runs.
+pub const UPDATE: &str = "update";
+/// How a live update goes: an [`UpdateStatus`].
+pub const UPDATE_STATUS: &str = "update.status";
+
 /// Which function to unplug.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,6 +66,24 @@ pub enum Level {
     Err,
     /// Everything.
     Debug,
+}
+
+/// Live updates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpdateStatus {
+    /// One is running.
+    pub running: bool,
+    /// The one that ended last; `None`: there was none since the service began.
+    pub last: Option<LastUpdate>,
+}
+
+/// A live update that has ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastUpdate {
+    /// Why the program of before serves again; `None`: it went well.
+    pub failure: Option<String>,
+    /// How long it took, in seconds.
+    pub seconds: f64,
 }
 
 /// Versions of the controller (the guide, section 1.1.4).

@@ -6,6 +6,10 @@ use virtnet_model::{Change, PfId, SfNumber, Uplink, VfId};
 
 /// Parent to worker: begin to serve; takes a [`Start`].
 pub(crate) const START: &str = "start";
+/// Parent to worker, before it begins: can you serve this virtnet.conf? Takes its text and answers with null.
+pub(crate) const CHECK: &str = "check";
+/// Parent to worker: whether a live update runs; takes a bool.
+pub(crate) const UPDATING: &str = "updating";
 /// Parent to worker: end in good order; takes a [`Stop`](virtnet_controller::Stop) as a [`End`].
 pub(crate) const END: &str = "end";
 /// Parent to worker: are you there?

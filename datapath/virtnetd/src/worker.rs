@@ -17,7 +17,7 @@ use virtnet_controller::conf::Conf;
 use virtnet_controller::{
     DeviceEvent, DeviceModel, DeviceWatch, Emulation, Engine, Memory, Place, Prepared, SfKey, Stop,
 };
-use virtnet_model::{Change, Controller, Events, PartError, PfId, SfNumber, Uplink, VfId};
+use virtnet_model::{Change, Controller, ErrorKind, Events, PartError, PfId, SfNumber, Uplink, VfId};
 use virtnet_rpc::{Caller, Fault, Incoming, Link, dispatch, method, raw, read};
 use virtnet_telemetry::LogLevel;
 
@@ -47,7 +47,7 @@ pub async fn run(parent: UnixStream, log: LogLevel) {
     let mut engine: Option<Arc<Engine<RemoteDevice>>> = None;
     let mut events: Option<Events> = None;
     let mut calls: FuturesUnordered<BoxFuture<'static, (u64, Answer)>> = FuturesUnordered::new();
-    let mut ended = false;
+    let (mut ending, mut ended) = (false, false);
     loop {
         tokio::select! {
             incoming = link.next() => match incoming {
@@ -64,6 +64,7 @@ pub async fn run(parent: UnixStream, log: LogLevel) {
                 Some(Incoming::Notification { .. }) => {}
                 Some(Incoming::Request { id, method, params }) => match method.as_str() {
                     wire::PING => sender.answer(id, &raw(&()), None),
+                    wire::CHECK => sender.answer(id, &check(&params), None),
                     wire::START => {
                         let started = start(&params, &log, &device);
                         let answer = match started {
@@ -78,12 +79,16 @@ pub async fn run(parent: UnixStream, log: LogLevel) {
                     }
                     method::LOG => sender.answer(id, &set_log(&params, &log), None),
                     _ => {
+                        ending |= method == wire::END;
                         let engine = engine.clone();
                         calls.push(Box::pin(async move { (id, answer(engine, &method, &params).await) }));
                     }
                 },
             },
             Some((id, (result, is_end))) = calls.next() => {
+                // The engine does one thing after another, so what comes after the end is not begun.
+                let undone = ending && !is_end && matches!(&result, Err(fault) if fault.data == Some(ErrorKind::Unavailable));
+                let result = if undone { Err(Fault::undone()) } else { result };
                 sender.answer(id, &result, None);
                 ended |= is_end;
             }
@@ -111,6 +116,12 @@ fn start(
     Ok(Arc::new(Engine::start_with(Arc::clone(device), conf.engine, memory)))
 }
 
+fn check(params: &RawValue) -> Result<Box<RawValue>, Fault> {
+    let text: String = read(wire::CHECK, params)?;
+    Conf::parse(&text).map_err(|error| PartError::failed(format!("read virtnet.conf: {error}")))?;
+    raw(&())
+}
+
 fn set_log(params: &RawValue, log: &LogLevel) -> Result<Box<RawValue>, Fault> {
     let filter: String = read(method::LOG, params)?;
     log.set(&filter).map_err(PartError::failed)?;
@@ -128,6 +139,13 @@ async fn answer(engine: Option<Arc<Engine<RemoteDevice>>>, method: &str, params:
             raw(&())
         };
         return (end.await, true);
+    }
+    if method == wire::UPDATING {
+        let set = async {
+            engine.set_updating(read(method, params)?).await?;
+            raw(&())
+        };
+        return (set.await, false);
     }
     let answer = dispatch(&*engine, None, method, params).await;
     (answer.unwrap_or_else(|| Err(Fault::no_such_method(method))), false)

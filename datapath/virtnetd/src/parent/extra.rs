@@ -1,5 +1,6 @@
 //! The methods of the socket beyond a controller's: [`Methods`].
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,6 +11,7 @@ use virtnet_rpc::{Extra, Fault, raw, read};
 use virtnet_sim::Sim;
 use virtnet_telemetry::LogLevel;
 
+use super::program::Program;
 use super::upstream::Upstream;
 use super::workers::Handle;
 use crate::host;
@@ -19,13 +21,21 @@ use crate::host;
 pub(super) struct Methods {
     upstream: Arc<Upstream>,
     workers: Handle,
+    /// Where the program is that is installed.
+    installed: PathBuf,
     sim: Sim,
     log: LogLevel,
 }
 
 impl Methods {
-    pub(super) fn new(upstream: Arc<Upstream>, workers: Handle, sim: Sim, log: LogLevel) -> Self {
-        Self { upstream, workers, sim, log }
+    pub(super) fn new(
+        upstream: Arc<Upstream>,
+        workers: Handle,
+        installed: PathBuf,
+        sim: Sim,
+        log: LogLevel,
+    ) -> Self {
+        Self { upstream, workers, installed, sim, log }
     }
 
     /// The parent and the worker of now log so, and those that follow.
@@ -43,7 +53,13 @@ impl Methods {
     /// What runs is what the worker says that it is.
     async fn version(&self) -> Result<Version, PartError> {
         let state: ControllerState = self.upstream.read(method::OBSERVE, &()).await?;
-        Ok(Version { running: state.version, installed: env!("CARGO_PKG_VERSION").to_owned() })
+        let installed = async { Program::open(&self.installed)?.version().await }.await;
+        // A program that can't say so can't be updated to either, and an update says why.
+        let installed = installed.unwrap_or_else(|error| {
+            tracing::warn!("asking {} for its version: {error:#}", self.installed.display());
+            "unknown".to_owned()
+        });
+        Ok(Version { running: state.version, installed })
     }
 }
 
@@ -57,6 +73,11 @@ impl Extra for Methods {
                 raw(&())
             }
             method::VERSION => raw(&self.version().await?),
+            method::UPDATE => {
+                self.workers.updates.begin()?;
+                raw(&())
+            }
+            method::UPDATE_STATUS => raw(&self.workers.updates.status()),
             method::RESTART => {
                 self.workers.restart();
                 raw(&())

@@ -2,7 +2,9 @@
 
 mod device;
 mod extra;
+mod program;
 mod systemd;
+mod update;
 mod upstream;
 mod workers;
 
@@ -10,8 +12,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+use virtnet_controller::conf::Conf;
 use virtnet_controller::{DeviceModel, Notifier, Prepared};
 use virtnet_rpc::Server;
 use virtnet_sim::Sim;
@@ -69,14 +73,20 @@ pub async fn run(config: Config, sim: Sim, mut wishes: mpsc::Receiver<Wish>) -> 
     let Config { conf, program, listening, log_arguments, log, worker } = config;
     let Listening { listener, file } = listening;
     let shared = Arc::new(Shared { device: sim.device(), kept: Mutex::default(), notifier: Notifier::new() });
-    let workers = Workers::new(program, log_arguments, conf, Arc::clone(&shared), worker);
+    let generation = Conf::parse(&conf).context("reading virtnet.conf")?.engine.generation;
+    let workers =
+        Workers::new(program.clone(), log_arguments, (conf, generation), Arc::clone(&shared), worker);
     let upstream = Arc::new(Upstream::new(workers.state(), shared.notifier.clone()));
-    let methods = Arc::new(Methods::new(Arc::clone(&upstream), workers.handle(), sim, log));
+    let methods = Arc::new(Methods::new(Arc::clone(&upstream), workers.handle(), program, sim, log));
     let server = Server::new(listener, Arc::<Upstream>::clone(&upstream), methods);
     let systemd = Systemd::from_environment();
     let handle = workers.handle();
     let serve = async {
-        tokio::join!(server.serve(), workers.run(), systemd.tell(&upstream));
+        tokio::select! {
+            () = server.serve() => Ok(()),
+            () = systemd.tell(&upstream) => Ok(()),
+            ended = workers.run() => ended,
+        }
     };
     tokio::pin!(serve);
     let wishes = async {
@@ -88,14 +98,14 @@ pub async fn run(config: Config, sim: Sim, mut wishes: mpsc::Receiver<Wish>) -> 
         }
     };
     tokio::select! {
-        () = &mut serve => {}
+        ended = &mut serve => return ended,
         () = wishes => {}
     }
     systemd::stopping();
     tracing::info!("the service ends, and hot-plugged functions with it");
     let ended = async {
         tokio::select! {
-            () = &mut serve => Ok(()),
+            ended = &mut serve => ended,
             ended = timeout(LAST, upstream.end()) => {
                 ended.unwrap_or_else(|_| anyhow::bail!("the controller did not end within {} s", LAST.as_secs()))
             }

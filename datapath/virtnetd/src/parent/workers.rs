@@ -1,21 +1,21 @@
 //! The workers, one after another: [`Workers`].
 
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
-use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use anyhow::{Context, bail};
+use tokio::process::Child;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
-use virtnet_model::PartError;
-use virtnet_rpc::{Caller, Link, NoAnswer};
+use virtnet_model::{Generation, PartError};
+use virtnet_rpc::{Caller, NoAnswer};
 
 use super::Shared;
 use super::device::attend;
+use super::program::{Program, Spawned};
+use super::update::Updates;
 use crate::wire::{self, End, Start};
 
 /// How long there is none after a worker ended by itself. Where it never served, the wait doubles up to [`LAST_WAIT`].
@@ -41,6 +41,8 @@ pub(super) enum State {
 #[derive(Clone, Debug)]
 pub(super) struct Handle {
     restart: Arc<Notify>,
+    /// Live updates.
+    pub(super) updates: Arc<Updates>,
     log: Arc<Mutex<Option<String>>>,
 }
 
@@ -63,9 +65,11 @@ impl Handle {
 /// Starts workers, and another whenever one ends.
 #[derive(Debug)]
 pub(super) struct Workers {
-    program: PathBuf,
+    /// Where the program is that is installed.
+    installed: PathBuf,
     arguments: Vec<String>,
     conf: String,
+    generation: Generation,
     shared: Arc<Shared>,
     state: watch::Sender<State>,
     /// The process of the worker of now.
@@ -75,24 +79,32 @@ pub(super) struct Workers {
 
 /// Why a worker is no more.
 enum Ended {
-    /// By itself, or by someone who killed it.
-    Alone,
+    /// By itself, or by someone who killed it, in these words.
+    Alone(String),
     /// Because another was asked for.
     ForAnother,
+    /// Because this one, of a program that was installed, is to take over.
+    ForUpdate(Candidate),
+}
+
+/// A worker of a program that was installed, and has passed its check.
+struct Candidate {
+    program: Program,
+    spawned: Spawned,
 }
 
 impl Workers {
     /// None yet.
     pub(super) fn new(
-        program: PathBuf,
+        installed: PathBuf,
         arguments: Vec<String>,
-        conf: String,
+        (conf, generation): (String, Generation),
         shared: Arc<Shared>,
         process: watch::Sender<Option<u32>>,
     ) -> Self {
-        let handle = Handle { restart: Arc::new(Notify::new()), log: Arc::default() };
+        let handle = Handle { restart: Arc::default(), updates: Arc::default(), log: Arc::default() };
         let state = watch::Sender::new(State::Starting);
-        Self { program, arguments, conf, shared, state, process, handle }
+        Self { installed, arguments, conf, generation, shared, state, process, handle }
     }
 
     pub(super) fn state(&self) -> watch::Receiver<State> {
@@ -104,17 +116,48 @@ impl Workers {
     }
 
     /// Sees to it that there is a worker, for as long as it is polled.
-    pub(super) async fn run(&self) {
+    ///
+    /// # Errors
+    /// Where the program can't be opened.
+    pub(super) async fn run(&self) -> anyhow::Result<()> {
+        let mut program = Program::open(&self.installed)?;
+        // The program of before, until the one of an update serves.
+        let mut before: Option<Program> = None;
+        let mut ready: Option<Spawned> = None;
         let mut wait = FIRST_WAIT;
         loop {
-            let ended = self.run_one().await;
+            let spawned = match ready.take() {
+                Some(spawned) => Ok(spawned),
+                None => program.spawn(&self.arguments).context("starting a worker"),
+            };
+            let ended = match spawned {
+                Ok(spawned) => self.run_one(spawned, before.is_some()).await,
+                Err(error) => Err(error),
+            };
             let served = matches!(self.state.send_replace(State::Starting), State::Up(_));
             self.process.send_replace(None);
-            match ended {
-                Ok(Ended::ForAnother) => continue,
-                Ok(Ended::Alone) => {}
-                Err(error) => tracing::error!("{error:#}; it is tried again"),
+            if served {
+                before = None;
             }
+            let why = match ended {
+                Ok(Ended::ForAnother) => continue,
+                Ok(Ended::ForUpdate(candidate)) => {
+                    before = Some(std::mem::replace(&mut program, candidate.program));
+                    ready = Some(candidate.spawned);
+                    continue;
+                }
+                Ok(Ended::Alone(why)) => why,
+                Err(error) => format!("{error:#}"),
+            };
+            tracing::error!("{why}: another worker is started; functions stay");
+            if let Some(before) = before.take() {
+                // It passed its check and does not serve.
+                program = before;
+                self.handle.updates.end(Err(why));
+                continue;
+            }
+            // One that was under way is the next worker's.
+            self.handle.updates.resume();
             wait = if served { FIRST_WAIT } else { wait };
             sleep(wait).await;
             wait = (wait * 2).min(LAST_WAIT);
@@ -122,26 +165,24 @@ impl Workers {
     }
 
     /// One worker from its start to its end.
-    async fn run_one(&self) -> anyhow::Result<Ended> {
-        let (mut child, stream) = self.spawn().context("starting a worker")?;
-        let link = Link::new(stream);
+    async fn run_one(&self, spawned: Spawned, is_update: bool) -> anyhow::Result<Ended> {
+        let Spawned { mut child, link } = spawned;
+        self.process.send_replace(child.id());
         let caller = link.caller();
+        let mut hangs = false;
         let ended = {
             let attend = attend(link, &self.shared);
             tokio::pin!(attend);
             tokio::select! {
-                () = &mut attend => Ended::Alone,
-                ended = self.lead(caller) => match ended {
+                () = &mut attend => None,
+                led = self.lead(caller, is_update) => match led {
                     Led::Hangs => {
-                        tracing::error!("the worker has not answered for {} s and is killed", HANGS.as_secs());
+                        hangs = true;
                         child.start_kill().context("killing the worker")?;
-                        Ended::Alone
+                        None
                     }
-                    Led::Refused(error) => {
-                        tracing::error!("the worker can't serve: {error}");
-                        Ended::Alone
-                    }
-                    Led::ToEnd(caller) => {
+                    Led::Refused(error) => Some(Ended::Alone(format!("the worker can't serve: {error}"))),
+                    Led::ToEnd(caller, candidate) => {
                         let end = caller.call::<()>(wire::END, &End { with_service: false });
                         let ended = async {
                             tokio::select! {
@@ -154,27 +195,24 @@ impl Workers {
                             Ok(Err(error)) => tracing::warn!("{error}"),
                             Err(_) => tracing::warn!("the worker does not end and is killed"),
                         }
-                        Ended::ForAnother
+                        Some(candidate.map_or(Ended::ForAnother, Ended::ForUpdate))
                     }
                 }
             }
         };
         // The connection is gone by now, and the worker ends of that at the latest.
-        let status = match timeout(LAST, child.wait()).await {
-            Ok(status) => status.context("waiting for the end of the worker")?,
-            Err(_) => {
-                child.kill().await.context("killing the worker")?;
-                child.wait().await.context("waiting for the end of the worker")?
-            }
-        };
-        if let Ended::Alone = ended {
-            tracing::error!("the worker has ended ({status}): another is started; functions stay");
-        }
-        Ok(ended)
+        let status = wait_for(&mut child).await?;
+        Ok(ended.unwrap_or_else(|| {
+            Ended::Alone(if hangs {
+                format!("the worker had not answered for {} s and was killed", HANGS.as_secs())
+            } else {
+                format!("the worker has ended ({status})")
+            })
+        }))
     }
 
     /// Starts the worker's service and looks after it, until there is reason to end it.
-    async fn lead(&self, caller: Caller) -> Led {
+    async fn lead(&self, caller: Caller, is_update: bool) -> Led {
         let start = Start { conf: self.conf.clone(), log: self.handle.log() };
         match timeout(HANGS, caller.ask::<()>(wire::START, &start)).await {
             Ok(Ok(())) => {}
@@ -184,43 +222,85 @@ impl Workers {
             Err(_) => return Led::Hangs,
         }
         self.state.send_replace(State::Up(caller.clone()));
+        if is_update {
+            self.handle.updates.end(Ok(()));
+        }
         self.shared.notifier.notify();
         loop {
             tokio::select! {
-                () = sleep(PING) => {}
+                () = sleep(PING) => {
+                    if timeout(HANGS, caller.ask::<()>(wire::PING, &())).await.is_err() {
+                        return Led::Hangs;
+                    }
+                }
                 () = self.handle.restart.notified() => {
                     // Who asks from now on waits for the next.
                     self.state.send_replace(State::Starting);
-                    return Led::ToEnd(caller);
+                    return Led::ToEnd(caller, None);
                 }
-            }
-            if timeout(HANGS, caller.ask::<()>(wire::PING, &())).await.is_err() {
-                return Led::Hangs;
+                () = self.handle.updates.wanted() => match self.candidate(&caller).await {
+                    Ok(candidate) => {
+                        self.state.send_replace(State::Starting);
+                        return Led::ToEnd(caller, Some(candidate));
+                    }
+                    Err(error) => self.handle.updates.end(Err(format!("{error:#}"))),
+                }
             }
         }
     }
 
-    fn spawn(&self) -> anyhow::Result<(Child, UnixStream)> {
-        let (ours, theirs) = StdStream::pair().context("making a pair of sockets")?;
-        ours.set_nonblocking(true)?;
-        let mut command = Command::new(&self.program);
-        command
-            .arg("worker")
-            .args(&self.arguments)
-            .stdin(OwnedFd::from(theirs))
-            // Ctrl-C on a terminal is for the parent, which ends the worker in order.
-            .process_group(0)
-            .kill_on_drop(true);
-        let child = command.spawn().with_context(|| format!("running {}", self.program.display()))?;
-        tracing::info!(process = child.id(), "a worker begins");
-        self.process.send_replace(child.id());
-        Ok((child, UnixStream::from_std(ours)?))
+    /// Starts a worker of the program that is installed and checks it, while the one of now serves.
+    ///
+    /// In the later generation nothing is plugged, unplugged or made of VFs meanwhile; in the guide's all goes on.
+    async fn candidate(&self, now: &Caller) -> anyhow::Result<Candidate> {
+        let refuses = self.generation == Generation::Later;
+        if refuses {
+            now.call::<()>(wire::UPDATING, &true).await?;
+        }
+        let checked = self.checked().await;
+        if checked.is_err() && refuses {
+            now.call::<()>(wire::UPDATING, &false).await?;
+        }
+        checked.with_context(|| format!("checking {}", self.installed.display()))
     }
+
+    async fn checked(&self) -> anyhow::Result<Candidate> {
+        let program = Program::open(&self.installed)?;
+        let mut spawned = program.spawn(&self.arguments)?;
+        let caller = spawned.link.caller();
+        let checked = {
+            let check = caller.ask::<()>(wire::CHECK, &self.conf);
+            // Answers come while the connection is read.
+            let read = async { while spawned.link.next().await.is_some() {} };
+            tokio::select! {
+                checked = timeout(HANGS, check) => checked,
+                () = read => Ok(Err(NoAnswer::Gone)),
+            }
+        };
+        match checked {
+            Ok(Ok(())) => Ok(Candidate { program, spawned }),
+            Ok(Err(NoAnswer::Failed(error))) => Err(error.into()),
+            Ok(Err(NoAnswer::Unasked | NoAnswer::Gone)) => {
+                let status = wait_for(&mut spawned.child).await?;
+                bail!("it ended before it was asked to serve ({status})")
+            }
+            Err(_) => bail!("it did not answer within {} s", HANGS.as_secs()),
+        }
+    }
+}
+
+/// Waits for the end of a worker, and brings it about where it does not come.
+async fn wait_for(child: &mut Child) -> anyhow::Result<ExitStatus> {
+    if let Ok(status) = timeout(LAST, child.wait()).await {
+        return status.context("waiting for the end of the worker");
+    }
+    child.kill().await.context("killing the worker")?;
+    child.wait().await.context("waiting for the end of the worker")
 }
 
 /// Why a worker is looked after no more.
 enum Led {
     Hangs,
     Refused(PartError),
-    ToEnd(Caller),
+    ToEnd(Caller, Option<Candidate>),
 }

@@ -49,19 +49,23 @@ fn log() -> LogLevel {
 impl Service {
     /// With these firmware values of the simulated DPU.
     pub(crate) async fn start(firmware: &[&str]) -> Self {
-        let mut config = SimConfig::default();
-        config.set_firmware(firmware).unwrap();
-        Self::over(Sim::device_only(config, None)).await
+        Self::with(firmware, "{}").await
     }
 
-    async fn over(sim: Sim) -> Self {
+    /// The same with this virtnet.conf.
+    pub(crate) async fn with(firmware: &[&str], conf: &str) -> Self {
+        let mut config = SimConfig::default();
+        config.set_firmware(firmware).unwrap();
+        let sim = Sim::device_only(config, None);
         let folder = tempfile::tempdir().unwrap();
+        // A program of its own, so that another can be installed.
+        std::fs::copy(PROGRAM, folder.path().join("virtnetd")).unwrap();
         let path = folder.path().join("virtnetd.sock");
         let (wishes, receiver) = mpsc::channel(1);
         let (sender, worker) = watch::channel(None);
         let config = Config {
-            conf: "{}".to_owned(),
-            program: PathBuf::from(PROGRAM),
+            conf: conf.to_owned(),
+            program: folder.path().join("virtnetd"),
             listening: socket::listen(&path).unwrap(),
             log_arguments: vec!["--log=off".to_owned()],
             log: log(),

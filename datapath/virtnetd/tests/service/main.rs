@@ -7,3 +7,4 @@ mod common;
 mod ends;
 mod program;
 mod survival;
+mod update;
