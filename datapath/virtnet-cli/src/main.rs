@@ -5,7 +5,7 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | `hotplug`, `unplug`, `list`, `query`, `modify`, `log`, `version`, `completion` | each command's arguments and what it does |
+//! | `hotplug`, `unplug`, `list`, `query`, `modify`, `log`, `version`, `update`, `restart`, `completion` | each command's arguments and what it does |
 //! | `value` | arguments from text (pure) |
 //! | `which` | which function is meant by an index or a VUID (pure) |
 //! | `uplink` | which uplink is meant by an RDMA device (pure) |
@@ -22,7 +22,9 @@ mod modify;
 mod netdev;
 mod output;
 mod query;
+mod restart;
 mod unplug;
+mod update;
 mod uplink;
 mod value;
 mod version;
@@ -74,6 +76,10 @@ enum Command {
     Log(log::Arguments),
     /// Print the versions of the controller that runs and of the one that is installed
     Version(version::Arguments),
+    /// Let the controller that is installed take over while functions stay, and tell how that went
+    Update(update::Arguments),
+    /// Let the controller begin anew; functions stay
+    Restart(restart::Arguments),
     /// Print a script that completes this command's words in a shell
     Completion(completion::Arguments),
 }
@@ -103,6 +109,8 @@ fn run(socket: &Path, command: Command) -> anyhow::Result<String> {
             Command::Modify(arguments) => modify::run(arguments, &service).await,
             Command::Log(arguments) => log::run(&arguments, &service).await,
             Command::Version(version::Arguments {}) => version::run(&service).await,
+            Command::Update(arguments) => update::run(&arguments, &service).await,
+            Command::Restart(restart::Arguments {}) => restart::run(&service).await,
             Command::Completion(arguments) => Ok(completion::run(&arguments, Arguments::command())),
         }
     })
@@ -154,6 +162,10 @@ mod tests {
             "virtnet modify -p 0 device -m 0C:C4:7A:FF:22:98",
             "virtnet unplug -p 1",
             "virtnet version",
+            "virtnet update --start",
+            "virtnet update -s",
+            "virtnet update status",
+            "virtnet update -t",
         ] {
             if let Err(error) = Arguments::try_parse_from(line.split_whitespace()) {
                 panic!("{line}: {error}");
