@@ -13,6 +13,9 @@ use crate::{DeviceEvent, DeviceState, Emulated, EngineConfig, Place, Settings, S
 /// Descriptors a queue of a function that nobody gave a size (`max_queues_size` in the guide's `virtnet list`).
 const DEFAULT_QUEUE_SIZE: u32 = 256;
 
+/// How: by either service's own command.
+const RESTART: &str = "virtnet restart; of the vendor's, systemctl restart virtio-net-controller.service";
+
 /// What is to be done where the bond that the controller is configured for is gone.
 const UNBONDED: &str = "since the controller started, the bond was taken apart: stop the controller, set is_lag to 0, and \
     ib_dev_p0, ib_dev_p1 and ib_dev_for_static_pf to the ports' RDMA devices, without ib_dev_lag, and start it again";
@@ -194,8 +197,7 @@ impl Table {
                 ))
             })
             .collect();
-        (!changed.is_empty())
-            .then(|| format!("{}: systemctl restart virtio-net-controller.service", changed.join(", ")))
+        (!changed.is_empty()).then(|| format!("{}: restart the controller ({RESTART})", changed.join(", ")))
     }
 
     /// The settings of configured functions, by place.
@@ -252,12 +254,15 @@ impl Table {
         Some(settings)
     }
 
-    /// Forgets what was prepared for VFs that have it by now.
-    pub(crate) fn drop_applied(&mut self) {
+    /// Forgets what was prepared for VFs that have it by now, and says of which.
+    pub(crate) fn drop_applied(&mut self) -> Vec<(PfId, VfId)> {
         let functions = &self.functions;
-        self.prepared.retain(|(pf, vf), _| {
-            functions.get(&Place::Vf(*pf, *vf)).is_none_or(|emulated| emulated.emulation.is_none())
-        });
+        let is_applied = |(pf, vf): &(PfId, VfId)| {
+            functions.get(&Place::Vf(*pf, *vf)).is_some_and(|emulated| emulated.emulation.is_some())
+        };
+        let applied: Vec<_> = self.prepared.keys().copied().filter(is_applied).collect();
+        self.prepared.retain(|place, _| !applied.contains(place));
+        applied
     }
 
     /// As [`Table::birth`], with nothing prepared for it.

@@ -121,7 +121,10 @@ impl<D: DeviceModel> Task<D> {
         let bounds = Bounds::new(&watch.state, &self.config)?;
         let mut table = Table::new(self.config.clone(), bounds, watch.state);
         table.prepared = self.memory.recall().await?;
-        table.drop_applied();
+        for (pf, vf) in table.drop_applied() {
+            // An earlier controller was stopped between the two.
+            self.memory.keep(pf, vf, &Change::default()).await?;
+        }
         *self.shared.table() = Some(table);
         Ok(Session {
             device: Arc::clone(&self.device),
@@ -149,8 +152,15 @@ impl<D: DeviceModel> Task<D> {
                 Command::Unplug(_, reply) | Command::Modify(_, _, reply) | Command::SetUpdating(_, reply) => {
                     answer(reply, Err(error));
                 }
-                Command::Stop(_, reply) => {
-                    answer(reply, Err(error));
+                Command::Stop(stop, reply) => {
+                    let stays = format!("stop the controller: {}: what is plugged stays", error.message);
+                    answer(
+                        reply,
+                        match stop {
+                            Stop::Restart => Ok(()),
+                            Stop::Service => Err(PartError::failed(stays)),
+                        },
+                    );
                     return false;
                 }
             }
