@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use virtnet_controller::Notifier;
 use virtnet_model::{
     Change, Controller, ControllerState, Events, Function, HotplugRequest, PartError, Target,
@@ -21,6 +22,9 @@ use crate::method::{self, Modify, Unplug};
 /// The first wait after a connection was refused or ended; it doubles up to [`LAST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// How long the other side may take to begin.
+const ANSWERS: Duration = Duration::from_secs(10);
 
 /// How the connection stands.
 #[derive(Clone, Debug)]
@@ -84,7 +88,12 @@ async fn keep_connected(socket: PathBuf, state: watch::Sender<State>, notifier: 
                 let caller = link.caller();
                 let subscribed = {
                     let caller = caller.clone();
-                    async move { caller.call::<()>(method::SUBSCRIBE, &()).await }
+                    async move {
+                        let subscribed = caller.call::<()>(method::SUBSCRIBE, &());
+                        timeout(ANSWERS, subscribed)
+                            .await
+                            .unwrap_or_else(|_| Err(PartError::unavailable("it does not answer")))
+                    }
                 };
                 tokio::pin!(subscribed);
                 let mut is_subscribed = false;

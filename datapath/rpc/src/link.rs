@@ -13,6 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::AbortHandle;
 use tokio_util::codec::{FramedRead, LinesCodec};
 use virtnet_model::PartError;
 
@@ -52,6 +53,8 @@ pub struct Link {
     sender: Sender,
     /// The id of the next request.
     next: Arc<AtomicU64>,
+    /// Writes. It must not outlive this: it holds the connection open.
+    writer: AbortHandle,
 }
 
 impl Link {
@@ -60,11 +63,20 @@ impl Link {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(stream: UnixStream) -> Self {
+        Self::with_lines_of(stream, LINE_MAX)
+    }
+
+    /// The same where the other side's lines have no more than so many bytes.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn with_lines_of(stream: UnixStream, line_max: usize) -> Self {
         let (reader, writer) = stream.into_split();
         let (lines, to_write) = mpsc::unbounded_channel();
-        tokio::spawn(write(writer, to_write));
+        let writer = tokio::spawn(write(writer, to_write)).abort_handle();
         Self {
-            lines: FramedRead::new(reader, LinesCodec::new_with_max_length(LINE_MAX)),
+            writer,
+            lines: FramedRead::new(reader, LinesCodec::new_with_max_length(line_max)),
             waiting: Arc::new(Mutex::new(Some(HashMap::new()))),
             sender: Sender(lines),
             next: Arc::new(AtomicU64::new(1)),
@@ -111,7 +123,8 @@ impl Link {
                     }
                 }
                 Err(fault) => {
-                    tracing::warn!("the connection is closed: the other side sent {fault}");
+                    let why = message::one_line(&fault.message);
+                    tracing::warn!("the connection is closed: the other side sent what is {why}");
                     return None;
                 }
             }
@@ -121,6 +134,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
+        self.writer.abort();
         *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

@@ -1,6 +1,6 @@
 //! One message of JSON-RPC 2.0: [`Message`], and [`Fault`], an error as it goes over the wire. Pure.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use virtnet_model::{ErrorKind, PartError};
 
@@ -26,9 +26,22 @@ pub struct Fault {
     pub code: i64,
     /// One line, for a person.
     pub message: String,
-    /// What to do about it, where the method was carried out and failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What to do about it, where the method was carried out and failed. What the other side may know and this one not is left
+    /// out.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known")]
     pub data: Option<ErrorKind>,
+}
+
+/// A kind of failure that is known here.
+fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ErrorKind>, D::Error> {
+    let value = Option::<serde_json::Value>::deserialize(deserializer)?;
+    Ok(value.and_then(|value| serde_json::from_value(value).ok()))
+}
+
+/// A text of the other side's as it may be logged: on one line, and short.
+pub(crate) fn one_line(text: &str) -> String {
+    const LONG: usize = 200;
+    text.chars().take(LONG).map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
 impl Fault {
@@ -185,6 +198,20 @@ mod tests {
             (error.refusal(), error.message.as_str()),
             (Some(Refusal::MacInUse), "hot-plug: MAC is in use")
         );
+    }
+
+    #[test]
+    fn a_refusal_of_another_version_is_a_failure_here() {
+        let line = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"no","data":{"Refused":"OfTomorrow"}}}"#;
+        let Ok(Message::Response { result: Err(fault), .. }) = Message::parse(line) else { panic!("{line}") };
+        assert_eq!(PartError::from(fault).kind, ErrorKind::Failed);
+    }
+
+    #[test]
+    fn what_is_logged_of_others_is_one_short_line() {
+        let text = format!("unknown variant `x\n<0>disk failure\u{1b}[0m{}`", "y".repeat(1000));
+        let told = one_line(&text);
+        assert!(!told.contains(char::is_control) && told.len() == 200, "{told}");
     }
 
     #[test]

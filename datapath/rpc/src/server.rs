@@ -22,7 +22,9 @@ use crate::message::Fault;
 use crate::method::{self, Modify, Unplug};
 
 /// Requests of one connection that are under way or whose answers were not read; it is read from again when there is room.
-const IN_FLIGHT: usize = 64;
+const IN_FLIGHT: usize = 16;
+/// Bytes of the longest line that a client may send. Requests are short.
+const REQUEST_MAX: usize = 64 << 10;
 /// Connections at once; who comes then waits.
 const CONNECTIONS: usize = 128;
 /// How long no connection is taken after one could not be.
@@ -100,7 +102,7 @@ async fn serve_one(
 ) -> io::Result<()> {
     let credentials = stream.peer_cred()?;
     let peer = Peer { uid: credentials.uid(), pid: credentials.pid() };
-    let mut link = Link::new(stream);
+    let mut link = Link::with_lines_of(stream, REQUEST_MAX);
     let sender = link.sender();
     let room = Arc::new(Semaphore::new(IN_FLIGHT));
     let telling = Arc::new(Semaphore::new(1));
