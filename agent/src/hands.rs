@@ -91,6 +91,9 @@ impl Arguments {
         let netdevs =
             |representors| NetlinkLinks::open(representors).context("opening the sockets of rtnetlink");
         if let ControllerKind::Unix(socket) = controller {
+            if sim_no_drivers || !sim_firmware.is_empty() {
+                bail!("--sim-firmware and --sim-no-drivers are of --controller=sim: give them to virtnetd");
+            }
             let (SwitchKind::Ovsdb(address), LinksKind::Netlink) = (switch, links) else {
                 bail!(
                     "--controller=unix:{} needs --switch=ovsdb:ADDRESS and --links=netlink: its representors are netdevs",
@@ -106,6 +109,11 @@ impl Arguments {
                 host: Arc::new(Unreached),
             };
             return Ok(Hands { parts, _sim: None });
+        }
+        if tap_representors {
+            bail!(
+                "--tap-representors is of --controller=unix:PATH: with sim they are TAPs wherever --links=netlink"
+            );
         }
         let firmware = FirmwareConfig::guide_with(&sim_firmware).context("reading --sim-firmware")?;
         // No two cards of a fleet have MACs of their own that are alike.
