@@ -51,6 +51,8 @@ impl Service {
         let logs = <Arguments as clap::Parser>::parse_from(["test", "--log=warn"]).logs;
         let config = parent::Config {
             conf: "{}".to_owned(),
+            conf_file: None,
+            recovery: None,
             program: built("virtnetd").unwrap(),
             listening: socket::listen(&folder.path().join("s.sock")).unwrap(),
             log_arguments: logs.to_arguments(),

@@ -5,6 +5,7 @@
 //! | `parent` | the process that is started: the device, the sockets of clients, and the worker, which it starts again |
 //! | `worker` | the process that it starts: the engine of `virtnet-controller` over the parent's device |
 //! | `wire` | what the two say to each other |
+//! | `recovery` | a file for each function, by which those that were lost are made again |
 //! | `host` | a simulated host, as a person at it has it: [`method`](host)s beside the controller's |
 //! | `socket` | the socket that clients connect to |
 //!
@@ -14,6 +15,7 @@
 
 pub mod host;
 pub mod parent;
+pub mod recovery;
 pub mod socket;
 mod wire;
 pub mod worker;

@@ -15,7 +15,10 @@ use virtnet_rpc::{Client, DEFAULT_SOCKET};
 use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
 use virtnet_telemetry::{LogArguments, LogLevel};
 use virtnetd::parent::{self, Config, Wish};
-use virtnetd::{host, socket, worker};
+use virtnetd::{host, recovery, socket, worker};
+
+/// Threads of the parent, which only passes on what others say.
+const THREADS: usize = 2;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,6 +52,10 @@ struct Serve {
     /// Where clients connect
     #[arg(long, default_value = DEFAULT_SOCKET, value_name = "PATH")]
     socket: PathBuf,
+    /// Where a file is kept for each function, by which those that are lost with this process are made again at its next start.
+    /// Without it, none are
+    #[arg(long, value_name = "DIR")]
+    recovery_dir: Option<PathBuf>,
     /// Firmware values of the simulated DPU, of the second port as p1/KEY=VALUE
     #[arg(long, value_name = "KEY=VALUE,…", default_value = "", hide_default_value = true)]
     sim_firmware: String,
@@ -99,10 +106,13 @@ fn run(arguments: Arguments, log: LogLevel) -> anyhow::Result<()> {
     let Arguments { logs, serve, command } = arguments;
     let mut builder = match command {
         // One engine does one thing after another, so it has no use for more threads.
-        Some(Command::Worker) => tokio::runtime::Builder::new_current_thread(),
+        Some(Command::Worker) => {
+            end_by_panic();
+            tokio::runtime::Builder::new_current_thread()
+        }
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
-    let runtime = builder.enable_all().build().context("starting the runtime")?;
+    let runtime = builder.worker_threads(THREADS).enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         match command {
             None => run_parent(serve, logs, log).await,
@@ -119,11 +129,22 @@ fn run(arguments: Arguments, log: LogLevel) -> anyhow::Result<()> {
     })
 }
 
+/// A task of a worker that panics would leave a process that looks alive and serves nothing: it ends, and another is started.
+fn end_by_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::exit(101);
+    }));
+}
+
 async fn run_parent(serve: Serve, logs: LogArguments, log: LogLevel) -> anyhow::Result<()> {
-    let Serve { device: _, config, socket, sim_firmware, sim_mac, sim_no_drivers, sim_taps } = serve;
+    let Serve { device: _, config, socket, recovery_dir, sim_firmware, sim_mac, sim_no_drivers, sim_taps } =
+        serve;
     let wishes = wishes()?;
     let program = std::env::current_exe().context("finding this program")?;
-    let (conf, Conf { engine, rdma_devices, .. }) = read_conf(config.as_deref())?;
+    let (conf, Conf { engine, rdma_devices, recovery }) = read_conf(config.as_deref())?;
+    let recovery = recovery_dir.filter(|_| recovery).map(recovery::Settings::new);
     let firmware = FirmwareConfig::guide_with(&sim_firmware).context("reading --sim-firmware")?;
     let default = SimConfig::default();
     let sim = SimConfig {
@@ -140,7 +161,8 @@ async fn run_parent(serve: Serve, logs: LogArguments, log: LogLevel) -> anyhow::
     tracing::info!(socket = %socket.display(), "serves a SIMULATED DPU");
     let log_arguments = logs.to_arguments();
     let worker = watch::Sender::new(None);
-    parent::run(Config { conf, program, listening, log_arguments, log, worker }, sim, wishes).await
+    let config = Config { conf, conf_file: config, program, listening, recovery, log_arguments, log, worker };
+    parent::run(config, sim, wishes).await
 }
 
 /// The text of virtnet.conf, and what it says.

@@ -1,16 +1,19 @@
 //! The socket that clients connect to: [`listen`].
 
+use std::ffi::OsString;
+use std::fs::{File, Permissions, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener as StdListener, UnixStream};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use nix::sys::stat::{Mode, umask};
-use tokio::net::UnixListener;
+use nix::sys::stat::{Mode, fchmod};
+use tokio::net::{UnixListener, UnixSocket};
 
 /// Reading and writing for the owner and the group, nothing for others.
-const NOT_FOR_OTHERS: Mode = Mode::S_IRWXO.union(Mode::S_IXUSR).union(Mode::S_IXGRP);
+const MODE: u32 = 0o660;
+/// Connections that wait to be taken.
+const BACKLOG: u32 = 128;
 
 /// A socket that goes with this value.
 #[derive(Debug)]
@@ -23,48 +26,58 @@ pub struct Listening {
 
 /// Takes a socket's file away when it is dropped.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    /// Held for as long as the path is this process's.
+    _lock: File,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::debug!(%error, socket = %self.0.display(), "the socket's file was not taken away");
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(%error, socket = %self.path.display(), "the socket's file was not taken away");
         }
     }
 }
 
 /// Listens at a path, in place of a socket at which nobody listens any more. Owner and group may connect, nobody else.
 ///
-/// Call it before there are other threads that make files: it sets the process's umask for a moment.
+/// Which of several processes may is told by a lock on the file `PATH.lock`, which stays.
 ///
 /// # Errors
 /// Where another process listens there, where something is there that is no socket, or where it can't be made.
+///
+/// # Panics
+/// Outside a tokio runtime.
 pub fn listen(path: &Path) -> anyhow::Result<Listening> {
     let doing = || format!("listening on {}", path.display());
-    match UnixStream::connect(path) {
-        Ok(_) => bail!("{}: another virtnetd listens there", doing()),
-        // A socket that a killed process left; the kernel says the same of a file that is none.
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            if !std::fs::symlink_metadata(path).with_context(doing)?.file_type().is_socket() {
-                bail!("{}: there is something else", doing());
-            }
-            std::fs::remove_file(path).with_context(doing)?;
-        }
+    let mut lock_path = OsString::from(path);
+    lock_path.push(".lock");
+    let lock =
+        File::options().create(true).truncate(false).write(true).open(lock_path).with_context(doing)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => bail!("{}: another virtnetd listens there", doing()),
+        Err(TryLockError::Error(error)) => return Err(error).with_context(doing),
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path).with_context(doing)?,
+        Ok(_) => bail!("{}: there is something else", doing()),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(doing),
     }
-    let before = umask(NOT_FOR_OTHERS);
-    let listener = StdListener::bind(path);
-    umask(before);
-    let listener = listener.with_context(doing)?;
-    let file = SocketFile(path.to_owned());
-    listener.set_nonblocking(true).with_context(doing)?;
-    Ok(Listening { listener: UnixListener::from_std(listener).with_context(doing)?, file })
+    let socket = UnixSocket::new_stream().with_context(doing)?;
+    // The file has at most the rights that the socket has when it is bound, so there is no moment at which it is for others.
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR).with_context(doing)?;
+    socket.bind(path).with_context(doing)?;
+    let file = SocketFile { path: path.to_owned(), _lock: lock };
+    std::fs::set_permissions(path, Permissions::from_mode(MODE)).with_context(doing)?;
+    Ok(Listening { listener: socket.listen(BACKLOG).with_context(doing)?, file })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener as StdListener;
 
     use super::*;
 

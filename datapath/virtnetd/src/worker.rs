@@ -67,15 +67,14 @@ pub async fn run(parent: UnixStream, log: LogLevel) {
                     wire::CHECK => sender.answer(id, &check(&params), None),
                     wire::START => {
                         let started = start(&params, &log, &device);
-                        let answer = match started {
+                        match started {
                             Ok(started) => {
                                 events = Some(started.events());
-                                engine = Some(started);
-                                raw(&())
+                                engine = Some(Arc::clone(&started));
+                                calls.push(Box::pin(async move { (id, (taken_over(&started).await, false)) }));
                             }
-                            Err(fault) => Err(fault),
-                        };
-                        sender.answer(id, &answer, None);
+                            Err(fault) => sender.answer(id, &Err(fault), None),
+                        }
                     }
                     method::LOG => sender.answer(id, &set_log(&params, &log), None),
                     _ => {
@@ -114,6 +113,14 @@ fn start(
         Conf::parse(&conf).map_err(|error| PartError::failed(format!("read virtnet.conf: {error}")))?;
     let memory = Arc::new(RemoteMemory(device.caller.clone()));
     Ok(Arc::new(Engine::start_with(Arc::clone(device), conf.engine, memory)))
+}
+
+/// Answers once the engine has taken the device over, or can say why it has not.
+async fn taken_over(engine: &Engine<RemoteDevice>) -> Result<Box<RawValue>, Fault> {
+    if let Err(error) = engine.observe().await {
+        tracing::error!("{error}");
+    }
+    raw(&())
 }
 
 fn check(params: &RawValue) -> Result<Box<RawValue>, Fault> {

@@ -1,18 +1,23 @@
 //! The device's side of the connection to a worker: [`attend`].
 
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use virtnet_controller::{DeviceEvent, DeviceWatch};
 use virtnet_model::PartError;
 use virtnet_rpc::{Fault, Incoming, Link, Sender, method, raw, read};
 
 use super::Shared;
 use crate::wire::{self, DeviceCall, Keep, Kept, Told, Watch};
+
+/// How long what is under way may take once its worker is gone.
+const LAST: Duration = Duration::from_secs(30);
 
 /// What came of a request of the worker.
 enum Done {
@@ -52,7 +57,7 @@ pub(super) async fn attend(mut link: Link, shared: &Shared) {
                 }
             }
             incoming = link.next() => match incoming {
-                None => return,
+                None => break,
                 Some(Incoming::Request { id, method, params }) => {
                     calls.push(Box::pin(async move { (id, call(shared, &method, &params).await) }));
                 }
@@ -62,6 +67,14 @@ pub(super) async fn attend(mut link: Link, shared: &Shared) {
                 Some(Incoming::Notification { .. }) => {}
             },
         }
+    }
+    // The device is left in the middle of nothing.
+    let rest = async { while calls.next().await.is_some() {} };
+    if timeout(LAST, rest).await.is_err() {
+        tracing::error!(
+            "what a worker asked of the device has not come to its end within {} s",
+            LAST.as_secs()
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! The methods of the socket beyond a controller's: [`Methods`].
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use serde_json::value::RawValue;
@@ -11,6 +11,7 @@ use virtnet_rpc::{Extra, Fault, raw, read};
 use virtnet_sim::Sim;
 use virtnet_telemetry::LogLevel;
 
+use super::Shared;
 use super::program::Program;
 use super::upstream::Upstream;
 use super::workers::Handle;
@@ -19,6 +20,7 @@ use crate::host;
 /// Logs, versions, restarts, and the simulated host.
 #[derive(Debug)]
 pub(super) struct Methods {
+    shared: Arc<Shared>,
     upstream: Arc<Upstream>,
     workers: Handle,
     /// Where the program is that is installed.
@@ -29,13 +31,14 @@ pub(super) struct Methods {
 
 impl Methods {
     pub(super) fn new(
+        shared: Arc<Shared>,
         upstream: Arc<Upstream>,
         workers: Handle,
         installed: PathBuf,
         sim: Sim,
         log: LogLevel,
     ) -> Self {
-        Self { upstream, workers, installed, sim, log }
+        Self { shared, upstream, workers, installed, sim, log }
     }
 
     /// The parent and the worker of now log so, and those that follow.
@@ -85,7 +88,8 @@ impl Extra for Methods {
             _ => {
                 let done = host::call(&self.sim, method, params).await;
                 if method == host::POWER_CYCLE && done.is_ok() {
-                    // The controller went down with its DPU.
+                    // The controller went down with its DPU, and whatever it had kept.
+                    self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
                     self.workers.restart();
                 }
                 done

@@ -1,5 +1,6 @@
 //! The parent: keeps the device, what is to be known of VFs to come, and the clients' sockets, while workers come and go.
 
+mod conf;
 mod device;
 mod extra;
 mod program;
@@ -14,14 +15,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
-use virtnet_controller::conf::Conf;
+use tokio::time::{sleep, timeout};
+use virtnet_controller::conf::{Conf, RdmaDevices};
 use virtnet_controller::{DeviceModel, Notifier, Prepared};
+use virtnet_model::Controller;
 use virtnet_rpc::Server;
 use virtnet_sim::Sim;
 use virtnet_telemetry::LogLevel;
 
+use crate::recovery::{self, Recovery};
 use crate::socket::Listening;
+use conf::Source;
 use extra::Methods;
 use systemd::Systemd;
 use upstream::Upstream;
@@ -35,10 +39,14 @@ const LAST: Duration = Duration::from_secs(60);
 pub struct Config {
     /// The text of virtnet.conf.
     pub conf: String,
+    /// Where it was read, and is read again before each worker that is asked for.
+    pub conf_file: Option<PathBuf>,
     /// The program that workers are: this one.
     pub program: PathBuf,
     /// The socket of clients.
     pub listening: Listening,
+    /// The recovery files; `None`: there are none.
+    pub recovery: Option<recovery::Settings>,
     /// By which arguments they log as this process does.
     pub log_arguments: Vec<String>,
     /// What this process logs.
@@ -70,25 +78,48 @@ struct Shared {
 /// # Errors
 /// Where the end was not in good order.
 pub async fn run(config: Config, sim: Sim, mut wishes: mpsc::Receiver<Wish>) -> anyhow::Result<()> {
-    let Config { conf, program, listening, log_arguments, log, worker } = config;
+    let Config { conf, conf_file, program, listening, recovery, log_arguments, log, worker } = config;
     let Listening { listener, file } = listening;
     let shared = Arc::new(Shared { device: sim.device(), kept: Mutex::default(), notifier: Notifier::new() });
-    let generation = Conf::parse(&conf).context("reading virtnet.conf")?.engine.generation;
-    let workers =
-        Workers::new(program.clone(), log_arguments, (conf, generation), Arc::clone(&shared), worker);
+    let rdma_devices = Conf::parse(&conf).context("reading virtnet.conf")?.rdma_devices;
+    let mut recovery = match recovery {
+        Some(settings) => {
+            let profile = shared.device.watch().await.context("looking at the device")?.state.profile;
+            Some(Recovery::open(settings, &profile)?)
+        }
+        None => None,
+    };
+    let conf = Source::new(conf, conf_file);
+    let workers = Workers::new(program.clone(), log_arguments, conf, Arc::clone(&shared), worker);
     let upstream = Arc::new(Upstream::new(workers.state(), shared.notifier.clone()));
-    let methods = Arc::new(Methods::new(Arc::clone(&upstream), workers.handle(), program, sim, log));
+    let methods = Arc::new(Methods::new(
+        Arc::clone(&shared),
+        Arc::clone(&upstream),
+        workers.handle(),
+        program,
+        sim,
+        log,
+    ));
     let server = Server::new(listener, Arc::<Upstream>::clone(&upstream), methods);
-    let systemd = Systemd::from_environment();
     let handle = workers.handle();
+    let working = workers.run();
+    tokio::pin!(working);
+
     let serve = async {
+        // Nobody is served before what was lost is there again, unless the controller can't serve: then they are told why.
+        if let Some(recovery) = &mut recovery {
+            recovery.restore(&*upstream, &rdma_devices).await?;
+        }
+        let systemd = async {
+            ready(&upstream).await;
+            Systemd::from_environment().tell().await;
+        };
         tokio::select! {
             () = server.serve() => Ok(()),
-            () = systemd.tell(&upstream) => Ok(()),
-            ended = workers.run() => ended,
+            () = systemd => Ok(()),
+            ended = follow(&mut recovery, &upstream, &rdma_devices) => ended,
         }
     };
-    tokio::pin!(serve);
     let wishes = async {
         loop {
             match wishes.recv().await {
@@ -98,20 +129,48 @@ pub async fn run(config: Config, sim: Sim, mut wishes: mpsc::Receiver<Wish>) -> 
         }
     };
     tokio::select! {
-        ended = &mut serve => return ended,
+        ended = serve => return ended,
+        ended = &mut working => return ended,
         () = wishes => {}
     }
+
+    // Nobody is served any more, but the worker goes on until it has ended in order.
     systemd::stopping();
     tracing::info!("the service ends, and hot-plugged functions with it");
-    let ended = async {
-        tokio::select! {
-            ended = &mut serve => ended,
-            ended = timeout(LAST, upstream.end()) => {
-                ended.unwrap_or_else(|_| anyhow::bail!("the controller did not end within {} s", LAST.as_secs()))
-            }
+    let end = async {
+        let state = upstream.observe().await;
+        upstream.end().await?;
+        if let (Ok(state), Some(recovery)) = (&state, &mut recovery) {
+            recovery.forget_plugged(state);
+        }
+        Ok(())
+    };
+    let ended = tokio::select! {
+        ended = &mut working => ended,
+        ended = timeout(LAST, end) => {
+            ended.unwrap_or_else(|_| anyhow::bail!("the controller did not end within {} s", LAST.as_secs()))
         }
     };
-    let ended = ended.await;
     drop(file);
     ended
+}
+
+/// Waits until a worker has answered.
+async fn ready(upstream: &Upstream) {
+    while let Err(error) = upstream.observe().await {
+        tracing::warn!("not ready yet: {error}");
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Keeps the recovery files, where there are any.
+async fn follow(
+    recovery: &mut Option<Recovery>,
+    upstream: &Upstream,
+    rdma_devices: &RdmaDevices,
+) -> anyhow::Result<()> {
+    match recovery {
+        Some(recovery) => recovery.follow(upstream, rdma_devices).await,
+        None => std::future::pending().await,
+    }
 }

@@ -4,9 +4,6 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::time::sleep;
-use virtnet_model::Controller;
-
-use super::upstream::Upstream;
 
 /// How often systemd is to be told that the service lives.
 pub(super) struct Systemd {
@@ -20,21 +17,14 @@ impl Systemd {
         Self { watchdog: sd_notify::watchdog_enabled().map(|interval| interval / 2) }
     }
 
-    /// Tells systemd of the service for as long as it is polled. It is ready once a worker has answered, and lives for as long
-    /// as one does.
-    pub(super) async fn tell(&self, upstream: &Upstream) {
-        while let Err(error) = upstream.observe().await {
-            tracing::warn!("not ready yet: {error}");
-            sleep(Duration::from_secs(1)).await;
-        }
+    /// Tells systemd that the service is ready, and for as long as it is polled that it lives. It is the parent that lives: with
+    /// it the functions would go, and workers that hang are its own to find.
+    pub(super) async fn tell(&self) {
         tracing::info!("ready");
         notify(&[NotifyState::Ready]);
         let Some(interval) = self.watchdog else { return std::future::pending().await };
         loop {
-            // A worker that hangs is killed and one that ends is followed by another, so that this ends in good time.
-            if upstream.observe().await.is_ok() {
-                notify(&[NotifyState::Watchdog]);
-            }
+            notify(&[NotifyState::Watchdog]);
             sleep(interval).await;
         }
     }

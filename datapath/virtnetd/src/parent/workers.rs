@@ -13,6 +13,7 @@ use virtnet_model::{Generation, PartError};
 use virtnet_rpc::{Caller, NoAnswer};
 
 use super::Shared;
+use super::conf::Source;
 use super::device::attend;
 use super::program::{Program, Spawned};
 use super::update::Updates;
@@ -25,6 +26,8 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 const PING: Duration = Duration::from_secs(5);
 /// One that has not answered for so long hangs, and is killed.
 const HANGS: Duration = Duration::from_secs(10);
+/// How long one may take to take the device over.
+const TAKES_OVER: Duration = Duration::from_secs(60);
 /// How long one that is to end may take for it.
 const LAST: Duration = Duration::from_secs(10);
 
@@ -68,8 +71,7 @@ pub(super) struct Workers {
     /// Where the program is that is installed.
     installed: PathBuf,
     arguments: Vec<String>,
-    conf: String,
-    generation: Generation,
+    conf: Source,
     shared: Arc<Shared>,
     state: watch::Sender<State>,
     /// The process of the worker of now.
@@ -84,7 +86,7 @@ enum Ended {
     /// Because another was asked for.
     ForAnother,
     /// Because this one, of a program that was installed, is to take over.
-    ForUpdate(Candidate),
+    ForUpdate(Box<Candidate>),
 }
 
 /// A worker of a program that was installed, and has passed its check.
@@ -98,13 +100,13 @@ impl Workers {
     pub(super) fn new(
         installed: PathBuf,
         arguments: Vec<String>,
-        (conf, generation): (String, Generation),
+        conf: Source,
         shared: Arc<Shared>,
         process: watch::Sender<Option<u32>>,
     ) -> Self {
         let handle = Handle { restart: Arc::default(), updates: Arc::default(), log: Arc::default() };
         let state = watch::Sender::new(State::Starting);
-        Self { installed, arguments, conf, generation, shared, state, process, handle }
+        Self { installed, arguments, conf, shared, state, process, handle }
     }
 
     pub(super) fn state(&self) -> watch::Receiver<State> {
@@ -179,6 +181,8 @@ impl Workers {
                     Led::Hangs => {
                         hangs = true;
                         child.start_kill().context("killing the worker")?;
+                        // What it asked of the device comes to its end.
+                        let _ = timeout(LAST, &mut attend).await;
                         None
                     }
                     Led::Refused(error) => Some(Ended::Alone(format!("the worker can't serve: {error}"))),
@@ -213,8 +217,8 @@ impl Workers {
 
     /// Starts the worker's service and looks after it, until there is reason to end it.
     async fn lead(&self, caller: Caller, is_update: bool) -> Led {
-        let start = Start { conf: self.conf.clone(), log: self.handle.log() };
-        match timeout(HANGS, caller.ask::<()>(wire::START, &start)).await {
+        let start = Start { conf: self.conf.text(), log: self.handle.log() };
+        match timeout(TAKES_OVER, caller.ask::<()>(wire::START, &start)).await {
             Ok(Ok(())) => {}
             Ok(Err(NoAnswer::Failed(error))) => return Led::Refused(error),
             // The connection is gone, which is seen elsewhere.
@@ -234,6 +238,7 @@ impl Workers {
                     }
                 }
                 () = self.handle.restart.notified() => {
+                    self.conf.reread();
                     // Who asks from now on waits for the next.
                     self.state.send_replace(State::Starting);
                     return Led::ToEnd(caller, None);
@@ -241,7 +246,7 @@ impl Workers {
                 () = self.handle.updates.wanted() => match self.candidate(&caller).await {
                     Ok(candidate) => {
                         self.state.send_replace(State::Starting);
-                        return Led::ToEnd(caller, Some(candidate));
+                        return Led::ToEnd(caller, Some(Box::new(candidate)));
                     }
                     Err(error) => self.handle.updates.end(Err(format!("{error:#}"))),
                 }
@@ -253,13 +258,18 @@ impl Workers {
     ///
     /// In the later generation nothing is plugged, unplugged or made of VFs meanwhile; in the guide's all goes on.
     async fn candidate(&self, now: &Caller) -> anyhow::Result<Candidate> {
-        let refuses = self.generation == Generation::Later;
+        let refuses = self.conf.generation() == Generation::Later;
+        let set_updating = async |updating: bool| {
+            let set = timeout(HANGS, now.call::<()>(wire::UPDATING, &updating)).await;
+            anyhow::Ok(set.context("the worker of now does not answer")??)
+        };
         if refuses {
-            now.call::<()>(wire::UPDATING, &true).await?;
+            set_updating(true).await?;
         }
+        self.conf.reread();
         let checked = self.checked().await;
         if checked.is_err() && refuses {
-            now.call::<()>(wire::UPDATING, &false).await?;
+            set_updating(false).await?;
         }
         checked.with_context(|| format!("checking {}", self.installed.display()))
     }
@@ -269,7 +279,8 @@ impl Workers {
         let mut spawned = program.spawn(&self.arguments)?;
         let caller = spawned.link.caller();
         let checked = {
-            let check = caller.ask::<()>(wire::CHECK, &self.conf);
+            let conf = self.conf.text();
+            let check = caller.ask::<()>(wire::CHECK, &conf);
             // Answers come while the connection is read.
             let read = async { while spawned.link.next().await.is_some() {} };
             tokio::select! {
@@ -302,5 +313,5 @@ async fn wait_for(child: &mut Child) -> anyhow::Result<ExitStatus> {
 enum Led {
     Hangs,
     Refused(PartError),
-    ToEnd(Caller, Option<Candidate>),
+    ToEnd(Caller, Option<Box<Candidate>>),
 }

@@ -1,13 +1,16 @@
 //! Clients of all kinds: those that wait for changes, that send nonsense, that never read, that go away.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use virtnet_model::{Controller, ErrorKind};
 use virtnet_rpc::Client;
+use virtnet_sim::{Effect, Sim, SimConfig, When};
 
 use crate::common::{LIMIT, Service, kill, request};
 
@@ -15,10 +18,13 @@ use crate::common::{LIMIT, Service, kill, request};
 async fn changes_are_told_and_the_end_of_a_worker_is_one() {
     let service = Service::start(&[]).await;
     let mut events = service.client.events();
+    // All that is of the beginning has been told, and nothing is told at rest.
+    let rests = async { while timeout(Duration::from_secs(2), events.next()).await.is_ok() {} };
+    timeout(LIMIT, rests).await.unwrap();
     service.client.hotplug(&request(1)).await.unwrap();
     timeout(LIMIT, events.next()).await.unwrap().unwrap();
-    // Nothing more is told once all is at rest.
-    while timeout(Duration::from_secs(3), events.next()).await.is_ok() {}
+    let rests = async { while timeout(Duration::from_secs(2), events.next()).await.is_ok() {} };
+    timeout(LIMIT, rests).await.unwrap();
     let worker = service.worker().borrow().unwrap();
     kill(worker);
     service.worker_after(Some(worker)).await;
@@ -66,15 +72,23 @@ async fn one_that_asks_and_never_reads_is_read_from_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_goes_on_when_who_asked_has_gone() {
-    let service = Service::start(&[]).await;
+    let mut config = SimConfig::default();
+    config.timing.latency.insert(Effect::DevicePlug, Duration::from_millis(500));
+    let service = Service::over(Sim::device_only(config, None), "{}", None).await;
+    let (begun, mut has_begun) = watch::channel(false);
+    service.sim.set_hook(Some(Arc::new(move |effect, when| {
+        if (effect, when) == (Effect::DevicePlug, When::Before) {
+            begun.send_replace(true);
+        }
+    })));
     let mut stream = UnixStream::connect(service.socket()).await.unwrap();
     let params = serde_json::to_string(&request(5)).unwrap();
     let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"hotplug\",\"params\":{params}}}\n");
     stream.write_all(line.as_bytes()).await.unwrap();
-    // It has begun, or the request may be lost with the connection.
-    service.until("a function", |state| state.functions.values().any(|one| one.mac == request(5).mac)).await;
+    timeout(LIMIT, has_begun.wait_for(|begun| *begun)).await.unwrap().unwrap();
     drop(stream);
-    service.state().await;
+    assert!(service.state().await.functions.values().all(|one| one.mac != request(5).mac), "it is under way");
+    service.until("a function", |state| state.functions.values().any(|one| one.mac == request(5).mac)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

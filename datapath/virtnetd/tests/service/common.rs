@@ -17,6 +17,7 @@ use virtnet_rpc::Client;
 use virtnet_sim::{Sim, SimConfig};
 use virtnet_telemetry::{LogArguments, LogLevel};
 use virtnetd::parent::{self, Config, Wish};
+use virtnetd::recovery::Settings;
 use virtnetd::socket;
 
 /// Far longer than anything takes on a machine that is busy too.
@@ -56,7 +57,24 @@ impl Service {
     pub(crate) async fn with(firmware: &[&str], conf: &str) -> Self {
         let mut config = SimConfig::default();
         config.set_firmware(firmware).unwrap();
-        let sim = Sim::device_only(config, None);
+        Self::over(Sim::device_only(config, None), conf, None).await
+    }
+
+    /// Over a DPU that is there, with recovery files or without.
+    pub(crate) async fn over(sim: Sim, conf: &str, recovery: Option<Settings>) -> Self {
+        let service = Self::begin(sim, conf, recovery);
+        service.state().await;
+        service
+    }
+
+    /// One that may not come to serve.
+    pub(crate) fn unready(firmware: &[&str], conf: &str) -> Self {
+        let mut config = SimConfig::default();
+        config.set_firmware(firmware).unwrap();
+        Self::begin(Sim::device_only(config, None), conf, None)
+    }
+
+    fn begin(sim: Sim, conf: &str, recovery: Option<Settings>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // A program of its own, so that another can be installed.
         std::fs::copy(PROGRAM, folder.path().join("virtnetd")).unwrap();
@@ -65,6 +83,8 @@ impl Service {
         let (sender, worker) = watch::channel(None);
         let config = Config {
             conf: conf.to_owned(),
+            conf_file: None,
+            recovery,
             program: folder.path().join("virtnetd"),
             listening: socket::listen(&path).unwrap(),
             log_arguments: vec!["--log=off".to_owned()],
@@ -72,9 +92,12 @@ impl Service {
             worker: sender,
         };
         let parent = tokio::spawn(parent::run(config, sim.clone(), receiver));
-        let service = Self { sim, client: Client::connect(&path), folder, wishes, worker, parent };
-        service.state().await;
-        service
+        Self { sim, client: Client::connect(&path), folder, wishes, worker, parent }
+    }
+
+    /// Ends it wherever it is, as a kill would.
+    pub(crate) fn kill(self) {
+        self.parent.abort();
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

@@ -1,6 +1,6 @@
 //! How workers and the service end, and what is there afterwards.
 
-use virtnet_model::{Change, Controller, ErrorKind, Mtu, Target};
+use virtnet_model::{Change, Controller, ErrorKind, HotplugRequest, Mtu, Target};
 use virtnet_rpc::method::{self, Level, Log};
 use virtnetd::parent::Wish;
 
@@ -47,10 +47,65 @@ async fn another_worker_finds_all_as_it_was() {
     let born = service.until("four VFs", |state| state.functions.len() == before.functions.len() + 4).await;
     assert_eq!(born.find(&coming).unwrap().mac, mac(9));
     assert!(born.prepared.is_empty());
+    // It has been applied, and is not again to a VF that is made later.
+    service.sim.write_num_vfs(pf(0), 0).unwrap();
     let third = *service.worker().borrow();
     kill(third.unwrap());
     service.worker_after(third).await;
-    assert!(service.state().await.prepared.is_empty(), "it has been applied");
+    let gone = service.until("no VFs", |state| state.functions.len() == before.functions.len()).await;
+    assert!(gone.prepared.is_empty(), "{:?}", gone.prepared);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_are_applied_once_though_the_worker_ends_right_after_it() {
+    let service = Service::start(&["VIRTIO_NET_EMULATION_NUM_VF=4"]).await;
+    let coming = Target::Vf(pf(0), vf(1));
+    let prepared = Change { mac: Some(mac(9)), ..Change::default() };
+    service.client.modify(&coming, &prepared).await.unwrap();
+    service.until("a driver", |state| state.functions.values().all(|function| function.driver.in_use)).await;
+    let worker = service.worker().borrow().unwrap();
+    let device = service.sim.device();
+    service.sim.set_hook(Some(std::sync::Arc::new(move |effect, when| {
+        if (effect, when) == (virtnet_sim::Effect::DeviceConfigure, virtnet_sim::When::After) {
+            let device = std::sync::Arc::clone(&device);
+            let is_born = futures::executor::block_on(async move {
+                let functions = device.watch().await.unwrap().state.functions;
+                let place = virtnet_controller::Place::Vf(pf(0), vf(1));
+                functions.get(&place).is_some_and(|function| function.emulation.is_some())
+            });
+            if is_born {
+                // The worker has not been told that it is, and can't have said that nothing is to be kept any more.
+                let _ = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(i32::try_from(worker).unwrap()),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
+            }
+        }
+    })));
+    service.sim.write_num_vfs(pf(0), 2).unwrap();
+    let second = service.worker_after(Some(worker)).await;
+    service.sim.set_hook(None);
+    let born = service.until("the VF", |state| state.find(&coming).is_some()).await;
+    assert_eq!(born.find(&coming).unwrap().mac, mac(9));
+    service.sim.write_num_vfs(pf(0), 0).unwrap();
+    kill(second);
+    service.worker_after(Some(second)).await;
+    service.client.hotplug(&HotplugRequest { mac: mac(9), ..request(1) }).await.unwrap();
+    service.sim.write_num_vfs(pf(0), 2).unwrap();
+    let again = service.until("the VF", |state| state.find(&coming).is_some()).await;
+    assert_ne!(again.find(&coming).unwrap().mac, mac(9), "two functions have one MAC");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_can_not_serve_is_stopped_at_once_and_says_what_stays() {
+    let conf = r#"{"generation": "later", "vf": {"mac_base": "00:11:22:33:44:55", "vfs_per_pf": 500}}"#;
+    let service = Service::unready(&[], conf);
+    let told = service.client.observe().await.unwrap_err();
+    assert!(told.message.contains("vf.vfs_per_pf 500 is above VIRTIO_NET_EMULATION_NUM_VF=126"), "{told}");
+    let begun = std::time::Instant::now();
+    let error = service.stop().await.unwrap_err();
+    assert!(format!("{error:#}").contains("vf.vfs_per_pf 500 is above"), "{error:#}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,5 +6,6 @@ mod clients;
 mod common;
 mod ends;
 mod program;
+mod recovery;
 mod survival;
 mod update;

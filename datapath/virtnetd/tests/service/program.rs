@@ -174,6 +174,7 @@ fn systemd_is_told_of_it_and_its_journal_reads_priorities() {
     assert_eq!([told(), told()], ["WATCHDOG=1", "WATCHDOG=1"]);
     program.signal(Signal::SIGTERM);
     while told() != "STOPPING=1" {}
+    drop(systemd);
     let (in_order, log) = program.end(Signal::SIGTERM);
     assert!(in_order, "{log}");
     assert!(log.lines().all(|line| line.starts_with("<6>")), "{log}");

@@ -1,0 +1,212 @@
+//! Recovery files (the guide, section 1.1.3): one for each function, by which those that a device has lost are made again.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `record` | what a file says of a function (pure) |
+//! | `stamp` | what the files of a folder are of, by which stale ones are known (pure) |
+//! | `folder` | the folder: reading, writing in groups, setting aside |
+//!
+//! The files follow what the controller reports, and never the other way while the service runs: what is unplugged, or goes with
+//! its host or its power, has no file any more. They are obeyed once, when the service begins, before anybody is served. A file
+//! that can't be read harms nothing but itself.
+
+mod folder;
+mod record;
+mod stamp;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::StreamExt;
+use tokio::time::{Instant, sleep};
+use virtnet_controller::Profile;
+use virtnet_controller::conf::RdmaDevices;
+use virtnet_model::{
+    Change, Controller, ControllerState, Feature, Features, HotplugRequest, Mtu, PartError, QueueSize, Target,
+};
+
+use folder::{Folder, Records};
+use record::{DeviceType, Record, file_name};
+use stamp::Stamp;
+
+/// How long changes are gathered before they are written. While they go on it doubles up to [`GATHER_MAX`]: a disk is slow, and
+/// hundreds of VFs come at once.
+const GATHER: Duration = Duration::from_millis(50);
+const GATHER_MAX: Duration = Duration::from_secs(1);
+/// Descriptors a queue of a function that is made again, which its file does not tell.
+const QUEUE_SIZE: u32 = 256;
+
+/// Where the files are, and how often something was waited for to reach the disk.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder.
+    pub folder: PathBuf,
+    /// How often: counted, for tests.
+    pub syncs: Arc<AtomicU64>,
+    /// What tells this time of having power from others; `None`: this boot of the machine.
+    pub power_on: Option<String>,
+}
+
+impl Settings {
+    /// With a folder.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, syncs: Arc::default(), power_on: None }
+    }
+}
+
+/// The files of a service.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    folder: Folder,
+    found: Records,
+}
+
+impl Recovery {
+    /// Opens the folder.
+    ///
+    /// # Errors
+    /// Where it can't be read or written. Files in it that can't be read are no error: they are set aside.
+    pub(crate) fn open(settings: Settings, profile: &Profile) -> anyhow::Result<Self> {
+        let Settings { folder, syncs, power_on } = settings;
+        let power_on = match power_on {
+            Some(power_on) => power_on,
+            None => stamp::this_boot().context("reading the identity of this boot")?,
+        };
+        let (folder, found) = Folder::open(&folder, &Stamp::of(profile, power_on), syncs)?;
+        Ok(Self { folder, found })
+    }
+
+    /// Makes again what the files tell and the device has lost. One that can't be is set aside with the reason. Where the
+    /// controller can't serve, all is left for later.
+    pub(crate) async fn restore(
+        &mut self,
+        controller: &dyn Controller,
+        rdma_devices: &RdmaDevices,
+    ) -> anyhow::Result<()> {
+        if self.found.is_empty() || controller.observe().await.is_err() {
+            return Ok(());
+        }
+        let mut in_order: Vec<_> = std::mem::take(&mut self.found).into_iter().collect();
+        // Indices follow the order in which functions are plugged.
+        in_order.sort_by_key(|(_, record)| (record.pf_id, record.vf_id));
+        for (name, record) in in_order {
+            match restore_one(&record, controller, rdma_devices).await {
+                Ok(()) => tracing::debug!("{name}: as it was"),
+                Err(error) => self.folder.set_aside(&[name], &format!("it can't be recovered: {error}"))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the files as the controller reports its functions, for as long as it is polled.
+    pub(crate) async fn follow(
+        &mut self,
+        controller: &dyn Controller,
+        rdma_devices: &RdmaDevices,
+    ) -> anyhow::Result<()> {
+        let mut events = controller.events();
+        let mut gather = GATHER;
+        loop {
+            self.restore(controller, rdma_devices).await?;
+            if let (true, Ok(state)) = (self.found.is_empty(), controller.observe().await) {
+                self.keep(&records(&state));
+            }
+            let written = Instant::now();
+            if events.next().await.is_none() {
+                return Ok(());
+            }
+            gather = if written.elapsed() < gather { (gather * 2).min(GATHER_MAX) } else { GATHER };
+            sleep(gather).await;
+        }
+    }
+
+    /// The service has ended in good order, and what was plugged was unplugged.
+    pub(crate) fn forget_plugged(&mut self, state: &ControllerState) {
+        let mut records = records(state);
+        records.retain(|_, record| record.device_type != DeviceType::Hotplug);
+        self.keep(&records);
+    }
+
+    /// That a disk fails must end no service.
+    fn keep(&mut self, records: &Records) {
+        if let Err(error) = tokio::task::block_in_place(|| self.folder.keep(records)) {
+            tracing::error!("{error:#}: after a restart it is not as it was");
+        }
+    }
+}
+
+/// Makes again what a file tells, where the device lacks it.
+async fn restore_one(
+    record: &Record,
+    controller: &dyn Controller,
+    rdma_devices: &RdmaDevices,
+) -> Result<(), PartError> {
+    let state = controller.observe().await?;
+    match wanted(record, &state, rdma_devices).map_err(PartError::failed)? {
+        None => Ok(()),
+        Some(Wanted::Plug(request)) => controller.hotplug(&request).await.map(|_| ()),
+        Some(Wanted::Modify(target, change)) => controller.modify(&target, &change).await,
+    }
+}
+
+/// What is to be done about a file.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Plug(HotplugRequest),
+    Modify(Target, Change),
+}
+
+/// What a device that is so lacks of a record. An error says why it can't be had. Pure.
+fn wanted(
+    record: &Record,
+    state: &ControllerState,
+    rdma_devices: &RdmaDevices,
+) -> Result<Option<Wanted>, String> {
+    if state.functions.values().any(|function| Record::of(function).is_some_and(|now| is_of(&now, record))) {
+        return Ok(None);
+    }
+    let limits = &state.limits;
+    let uplink = limits.uplinks.iter().find(|uplink| rdma_devices.of(**uplink) == record.port_ib_dev);
+    let uplink = *uplink
+        .ok_or_else(|| format!("port_ib_dev: no uplink has the RDMA device {:?}", record.port_ib_dev))?;
+    let change = Change { mac: Some(record.mac), ..Change::default() };
+    Ok(Some(match (record.device_type, record.vf_id) {
+        (DeviceType::Hotplug, _) => Wanted::Plug(HotplugRequest {
+            uplink,
+            mac: record.mac,
+            mtu: Mtu::DEFAULT,
+            max_queues: limits.pf_msix.saturating_sub(1).min(limits.max_virtq),
+            queue_size: QueueSize::try_from(QUEUE_SIZE).map_err(|error| error.to_string())?,
+            num_msix: None,
+            features: (record.mq == 0).then(|| {
+                let default = Features::controller_default().with(Feature::Mq, false);
+                default.iter().filter(|feature| limits.features.contains(*feature)).collect()
+            }),
+            transitional: false,
+            sf_number: Some(record.sf_num),
+            host: None,
+        }),
+        (DeviceType::Static, None) => Wanted::Modify(Target::Static(record.pf_id), change),
+        (DeviceType::Static, Some(vf)) => Wanted::Modify(Target::Vf(record.pf_id, vf), change),
+    }))
+}
+
+/// Whether both are of one function with one address.
+fn is_of(now: &Record, then: &Record) -> bool {
+    match then.device_type {
+        DeviceType::Hotplug => now.device_type == then.device_type && now.mac == then.mac,
+        DeviceType::Static => {
+            (now.device_type, now.pf_id, now.vf_id, now.mac)
+                == (then.device_type, then.pf_id, then.vf_id, then.mac)
+        }
+    }
+}
+
+/// The files of what a controller reports.
+fn records(state: &ControllerState) -> Records {
+    let functions = state.functions.values();
+    functions.filter_map(|function| Some((file_name(&function.vuid), Record::of(function)?))).collect()
+}
