@@ -49,8 +49,9 @@ unit: ## all tests
 	$(CARGO) build --workspace --locked --bins --tests
 	$(CARGO) test --workspace --locked
 
-generate: ## write what is generated: manifests/crds and docs/reference.md
+generate: ## write what is generated: manifests/crds, and of docs reference.md, virtnet.md and virtnet-conf.md
 	$(CARGO) run -q -p virtnet-crds --bin crdgen
+	UPDATE_GOLDEN=1 $(CARGO) test -q -p virtnet-controller -p virtnet-cli --test reference
 
 soak: soak-simulation soak-switch soak-fleet ## what takes longer than `make test` may: its last results are in docs/status.md
 

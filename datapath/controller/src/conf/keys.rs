@@ -76,7 +76,11 @@ pub const KEYS: &[Key] = &[
         Kind::Mac,
         "MAC of static PF 0; PF n has it plus n. Default: made from the device's own.",
     ),
-    key("recovery", Kind::Flag, "Whether functions are recovered after a restart. Default 1."),
+    key(
+        "recovery",
+        Kind::Flag,
+        "Whether there are recovery files and functions are recovered by them. Default 1.",
+    ),
     key(
         "sf_pool_percent",
         Kind::Number(0, 100),

@@ -6,12 +6,14 @@
 
 mod keys;
 mod read;
+mod reference;
 
 use std::fmt;
 
 use virtnet_model::{EswitchPort, Feature, Features, Generation, Uplink};
 
 pub use keys::{KEYS, Key, Kind};
+pub use reference::reference;
 
 use crate::{EngineConfig, SfPool, StaticPfDefaults, UplinkMode, VfDefaults, VfMacs};
 use keys::GENERATION;

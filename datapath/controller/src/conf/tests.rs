@@ -1,25 +1,5 @@
+use super::reference::{LAG, PORTS};
 use super::*;
-
-/// The guide's two examples (section 1.1.1).
-const PORTS: &str = r#"{
-"ib_dev_p0": "mlx5_0",
-"ib_dev_p1": "mlx5_1",
-"ib_dev_for_static_pf": "mlx5_0",
-"is_lag": 0,
-"pf_mac": "00:11:22:33:44:55",
-"recovery": 1,
-"sf_pool_percent": 0,
-"sf_pool_force_destroy": 0
-}"#;
-const LAG: &str = r#"{
-"ib_dev_lag": "mlx5_bond_0",
-"ib_dev_for_static_pf": "mlx5_bond_0",
-"is_lag": 1,
-"pf_mac": "00:11:22:33:44:55",
-"recovery": 1,
-"sf_pool_percent": 0,
-"sf_pool_force_destroy": 0
-}"#;
 
 /// What is wrong with a text, a line each.
 fn wrong(text: &str) -> Vec<String> {
