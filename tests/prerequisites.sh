@@ -12,6 +12,8 @@ need cargo 'builds everything' 'install Rust with rustup; rust-toolchain.toml na
 need kubectl 'the API is tested with the real one, 1.32 or later' 'see https://kubernetes.io/docs/tasks/tools/'
 need ip 'sets up the netdevs of the tests' 'it is in iproute2'
 need setpriv 'ends the test API server with its test' 'it is in util-linux'
+need unshare 'gives the controller service netdevs of its own' 'it is in util-linux'
+need mount 'the same' 'it is in mount'
 need systemd-analyze 'judges the systemd units' 'it is in systemd'
 need go 'builds the API server of the tests, once, and judges statuses' 'install Go 1.26 or later'
 if [ "$(id -u)" != 0 ]; then

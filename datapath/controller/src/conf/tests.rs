@@ -191,3 +191,37 @@ fn keys_are_listed_once_and_explained() {
     }
     check(KEYS);
 }
+
+#[test]
+fn every_byte_flipped_and_every_length_is_told_by_line_or_is_another_file() {
+    for text in [PORTS, LAG] {
+        let (bytes, mut refused) = (text.as_bytes(), 0);
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.to_owned();
+                flipped[at] ^= 1 << bit;
+                // What is no text is refused by who reads the file.
+                let Ok(flipped) = String::from_utf8(flipped) else {
+                    refused += 1;
+                    continue;
+                };
+                if let Err(ConfError(problems)) = Conf::parse(&flipped) {
+                    refused += 1;
+                    let last = flipped.lines().count() + 1;
+                    assert!(!problems.is_empty(), "{flipped}");
+                    for problem in problems {
+                        assert!(
+                            problem.line.is_some_and(|line| (1..=last).contains(&line)),
+                            "{problem}: {flipped}"
+                        );
+                        assert!(!problem.why.is_empty(), "{flipped}");
+                    }
+                }
+            }
+            if text.get(..at).is_some_and(|cut| Conf::parse(cut).is_ok()) {
+                panic!("{at} bytes of {text}");
+            }
+        }
+        assert!(refused > bytes.len() * 8 * 3 / 4, "{refused} of {}", bytes.len() * 8);
+    }
+}
