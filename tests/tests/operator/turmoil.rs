@@ -192,6 +192,9 @@ async fn on_real_api_servers_every_seed_comes_to_rest_as_it_was_wanted() {
                     .await
                     .with_context(|| format!("seed {seed} on a real API server"));
                 let mut results = results.lock().unwrap();
+                if let Err(error) = &outcome {
+                    println!("{error:#}");
+                }
                 results.add(outcome);
                 println!("{} played, {} failed", results.played, results.failures.len());
             };

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -132,12 +133,14 @@ impl Workers {
                 Some(spawned) => Ok(spawned),
                 None => program.spawn(&self.arguments).context("starting a worker"),
             };
+            let served = AtomicBool::new(false);
             let ended = match spawned {
-                Ok(spawned) => self.run_one(spawned, before.is_some()).await,
+                Ok(spawned) => self.run_one(spawned, before.is_some(), &served).await,
                 Err(error) => Err(error),
             };
-            let served = matches!(self.state.send_replace(State::Starting), State::Up(_));
+            self.state.send_replace(State::Starting);
             self.process.send_replace(None);
+            let served = served.into_inner();
             if served {
                 before = None;
             }
@@ -166,8 +169,8 @@ impl Workers {
         }
     }
 
-    /// One worker from its start to its end.
-    async fn run_one(&self, spawned: Spawned, is_update: bool) -> anyhow::Result<Ended> {
+    /// One worker from its start to its end; whether it came to serve is noted.
+    async fn run_one(&self, spawned: Spawned, is_update: bool, served: &AtomicBool) -> anyhow::Result<Ended> {
         let Spawned { mut child, link } = spawned;
         self.process.send_replace(child.id());
         let caller = link.caller();
@@ -177,7 +180,7 @@ impl Workers {
             tokio::pin!(attend);
             tokio::select! {
                 () = &mut attend => None,
-                led = self.lead(caller, is_update) => match led {
+                led = self.lead(caller, is_update, served) => match led {
                     Led::Hangs => {
                         hangs = true;
                         child.start_kill().context("killing the worker")?;
@@ -216,7 +219,7 @@ impl Workers {
     }
 
     /// Starts the worker's service and looks after it, until there is reason to end it.
-    async fn lead(&self, caller: Caller, is_update: bool) -> Led {
+    async fn lead(&self, caller: Caller, is_update: bool, served: &AtomicBool) -> Led {
         let start = Start { conf: self.conf.text(), log: self.handle.log() };
         match timeout(TAKES_OVER, caller.ask::<()>(wire::START, &start)).await {
             Ok(Ok(())) => {}
@@ -226,6 +229,7 @@ impl Workers {
             Err(_) => return Led::Hangs,
         }
         self.state.send_replace(State::Up(caller.clone()));
+        served.store(true, Ordering::Relaxed);
         if is_update {
             self.handle.updates.end(Ok(()));
         }
