@@ -25,7 +25,8 @@ use tokio::time::{Instant, sleep};
 use virtnet_controller::Profile;
 use virtnet_controller::conf::RdmaDevices;
 use virtnet_model::{
-    Change, Controller, ControllerState, Feature, Features, HotplugRequest, Mtu, PartError, QueueSize, Target,
+    Change, Controller, ControllerState, ErrorKind, Feature, Features, HotplugRequest, Mtu, PartError,
+    QueueSize, Target,
 };
 
 use folder::{Folder, Records};
@@ -95,6 +96,11 @@ impl Recovery {
         for (name, record) in in_order {
             match restore_one(&record, controller, rdma_devices).await {
                 Ok(()) => tracing::debug!("{name}: as it was"),
+                // Nothing is wrong with the file.
+                Err(error) if error.kind == ErrorKind::Unavailable => {
+                    tracing::warn!("{name}: {error}; it is tried again");
+                    self.found.insert(name, record);
+                }
                 Err(error) => self.folder.set_aside(&[name], &format!("it can't be recovered: {error}"))?,
             }
         }

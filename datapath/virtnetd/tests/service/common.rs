@@ -74,7 +74,8 @@ impl Service {
         Self::begin(Sim::device_only(config, None), conf, None)
     }
 
-    fn begin(sim: Sim, conf: &str, recovery: Option<Settings>) -> Self {
+    /// One that is about to begin.
+    pub(crate) fn begin(sim: Sim, conf: &str, recovery: Option<Settings>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // A program of its own, so that another can be installed.
         std::fs::copy(PROGRAM, folder.path().join("virtnetd")).unwrap();

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use virtnet_model::{Change, Controller, FunctionId, Target};
 use virtnet_rpc::method;
-use virtnet_sim::{Sim, SimConfig};
+use virtnet_sim::{Effect, Sim, SimConfig, When};
 use virtnetd::parent::Wish;
 use virtnetd::recovery::Settings;
 
-use crate::common::{LIMIT, Service, mac, pf, plugged, request, target, vf};
+use crate::common::{LIMIT, Service, kill, mac, pf, plugged, request, target, vf};
 
 const STATIC: u8 = 101;
 const PLUGGED: u8 = 102;
@@ -249,12 +250,38 @@ async fn a_broken_file_harms_none_but_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_ends_in_the_middle_of_recovery_costs_no_function() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = service(&dpu(&[]), folder.path(), "one").await;
+    for last in [1, 2] {
+        first.client.hotplug(&request(last)).await.unwrap();
+    }
+    until_files(folder.path(), "both are written", |files| files.len() == 4 + 2).await;
+    first.kill();
+
+    let sim = dpu(&[]);
+    let recovery = Settings { power_on: Some("one".to_owned()), ..Settings::new(folder.path().to_owned()) };
+    let second = Service::begin(sim.clone(), "{}", Some(recovery));
+    let (worker, killed) = (second.worker(), AtomicBool::new(false));
+    sim.set_hook(Some(Arc::new(move |effect, when| {
+        if (effect, when) == (Effect::DevicePlug, When::Before) && !killed.swap(true, Ordering::SeqCst) {
+            kill(worker.borrow().unwrap());
+        }
+    })));
+    let both = |state: &virtnet_model::ControllerState| {
+        [1, 2].iter().all(|last| state.functions.values().any(|function| function.mac == mac(*last)))
+    };
+    second.until("both functions", both).await;
+    assert_eq!(aside(folder.path()).0, Vec::<String>::new(), "nothing is wrong with the files");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_files_are_written_in_few_groups() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = SimConfig::default();
     config.set_firmware(&["PF_TOTAL_SF=524"]).unwrap();
     let settings = Settings { power_on: Some("one".to_owned()), ..Settings::new(folder.path().to_owned()) };
-    let syncs = std::sync::Arc::clone(&settings.syncs);
+    let syncs = Arc::clone(&settings.syncs);
     let service = Service::over(Sim::device_only(config, None), "{}", Some(settings)).await;
     service.until("a host", |state| state.functions.values().all(|function| function.driver.in_use)).await;
     let before = syncs.load(Ordering::Relaxed);
