@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use virtnet_controller::conf::{Conf, RdmaDevices};
 use virtnet_controller::{DeviceModel, Notifier, Prepared};
 use virtnet_model::Controller;
@@ -155,11 +156,14 @@ pub async fn run(config: Config, sim: Sim, mut wishes: mpsc::Receiver<Wish>) -> 
     ended
 }
 
-/// Waits until a worker has answered.
+/// Waits until the controller serves.
 async fn ready(upstream: &Upstream) {
+    let mut events = upstream.events();
     while let Err(error) = upstream.observe().await {
         tracing::warn!("not ready yet: {error}");
-        sleep(Duration::from_secs(1)).await;
+        if events.next().await.is_none() {
+            return;
+        }
     }
 }
 
