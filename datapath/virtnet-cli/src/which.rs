@@ -36,7 +36,7 @@ impl Which {
     pub(crate) fn find<'a>(&self, state: &'a ControllerState) -> anyhow::Result<&'a Function> {
         const SEE: &str = "virtnet list shows what there is";
         if let Some(place) = self.vf_to_come(state) {
-            let prepared = state.prepared.get(&place).map(|change| format!(", and gets {change} then"));
+            let prepared = state.prepared.get(&place).map(|change| format!("; it will have {change} then"));
             let (pf, vf) = place;
             bail!(
                 "there is no {}: the host makes it (sriov_numvfs){}; {SEE}",

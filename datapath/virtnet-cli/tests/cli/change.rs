@@ -157,7 +157,7 @@ async fn a_vf_is_made_with_all_that_it_was_told_before_it_was_there() {
     };
     assert_eq!(world.state().await.prepared.get(&place), Some(&wanted));
     world.virtnet("query -p 0 -v 1").failed(
-        "there is no VF 1 of PF 0: the host makes it (sriov_numvfs), and gets MAC 0c:c4:7a:ff:22:98, MTU 8000, \
+        "there is no VF 1 of PF 0: the host makes it (sriov_numvfs); it will have MAC 0c:c4:7a:ff:22:98, MTU 8000, \
          queue size 512 then; virtnet list shows what there is",
     );
     world.sim.write_num_vfs(0.try_into().unwrap(), 2).unwrap();

@@ -87,7 +87,7 @@ fn settings_can_be_given_to_a_vf_before_the_host_makes_it() {
     dpu.done("virtnet modify -p 0 -v 1 device -m 0C:C4:7A:FF:22:98");
     dpu.done("virtnet modify -p 0 -v 1 device -t 9000 -q 512");
     let why = dpu.refused("virtnet query -p 0 -v 1");
-    assert!(why.contains("and gets MAC 0c:c4:7a:ff:22:98"), "{why}");
+    assert!(why.contains("it will have MAC 0c:c4:7a:ff:22:98"), "{why}");
     assert_eq!(dpu.list().of("VF").count(), 0);
     make_vfs(&dpu, 0, 2);
     let vf = dpu.until_bound("-p 0 -v 1");
