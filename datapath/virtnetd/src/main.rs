@@ -22,8 +22,8 @@ const THREADS: usize = 2;
 
 const EXAMPLES: &str = "\
 Examples:
-  virtnetd --device sim                                   A simulated DPU; virtnet and virtnet-agent find it
-  virtnetd --device sim --config virtnet.conf --socket /tmp/virtnetd.sock
+  virtnetd --device sim --socket /tmp/virtnetd.sock       A simulated DPU
+  virtnetd --device sim --config virtnet.conf             At the socket that virtnet and the unit have by default
   virtnetd host sriov 0 2                                 The simulated host makes two VFs of PF 0
   virtnetd check virtnet.conf                             What is wrong with a file, by line and key
 
