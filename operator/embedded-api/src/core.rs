@@ -308,17 +308,9 @@ impl Intent {
         if self.stored().form != Form::Custom {
             return;
         }
-        let desired = |object: &Value| {
-            let mut object = object.clone();
-            let fields = object::map_mut(&mut object);
-            fields.remove("metadata");
-            if self.resource.status {
-                fields.remove("status");
-            }
-            object
-        };
+        let own = if self.resource.status { &["metadata", "status"][..] } else { &["metadata"] };
         let generation = object::generation(live);
-        let changed = desired(value) != desired(live);
+        let changed = !same_but(own, Some(value), Some(live));
         object::set(value, "generation", (generation + i64::from(changed)).into());
     }
 
@@ -367,18 +359,28 @@ pub(crate) fn uid_mismatch(resource: &Resource, name: &str, wanted: &str, found:
     ApiError::conflict(resource, name, &why)
 }
 
+/// Whether two maps have the same members, those of these names aside.
+fn same_but(aside: &[&str], left: Option<&Value>, right: Option<&Value>) -> bool {
+    let [left, right] = [left, right].map(|map| {
+        let members = map.and_then(Value::as_object).into_iter().flatten();
+        members.filter(|(name, _)| !aside.contains(&name.as_str()))
+    });
+    left.eq(right)
+}
+
 /// Whether two objects differ in nothing but the times in their ownership entries.
 fn same(left: &Value, right: &Value) -> bool {
     let timeless = |object: &Value| {
-        let mut object = object.clone();
-        if let Some(entries) = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut) {
-            for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
-                entry.remove("time");
-            }
-            // Entries are sorted by time among others, which must not count either.
-            entries.sort_by_key(ToString::to_string);
+        let entries = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+        let mut entries = entries.cloned().unwrap_or_default();
+        for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
+            entry.remove("time");
         }
-        object
+        // Entries are sorted by time among others, which must not count either.
+        entries.sort_by_key(ToString::to_string);
+        entries
     };
-    left == right || timeless(left) == timeless(right)
+    same_but(&["metadata"], Some(left), Some(right))
+        && same_but(&["managedFields"], left.get("metadata"), right.get("metadata"))
+        && timeless(left) == timeless(right)
 }

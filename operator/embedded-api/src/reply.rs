@@ -10,6 +10,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::Value;
 
+use crate::object;
 use crate::status::ApiError;
 
 /// A response body: one document, or a stream of them.
@@ -36,8 +37,8 @@ impl Reply {
     }
 
     pub(crate) fn into_response(self) -> Response<Body> {
-        let mut response =
-            respond(self.code, self.media_type, Full::new(self.value.to_string().into()).boxed_unsync());
+        let body = Full::new(object::bytes(&self.value).into()).boxed_unsync();
+        let mut response = respond(self.code, self.media_type, body);
         for warning in self.warnings {
             let words = warning.replace('\\', "\\\\").replace('"', "\\\"");
             // A header can't hold control characters; a field name that has some is named in the body of a strict
@@ -65,8 +66,8 @@ pub(crate) fn text(code: u16, words: &'static str) -> Response<Body> {
 /// A response that goes on until the stream ends; each document is followed by a line feed.
 pub(crate) fn stream(documents: impl Stream<Item = Value> + Send + 'static) -> Response<Body> {
     let frames = documents.map(|document| {
-        let mut line = document.to_string();
-        line.push('\n');
+        let mut line = object::bytes(&document);
+        line.push(b'\n');
         Ok(Frame::data(Bytes::from(line)))
     });
     respond(200, JSON, StreamBody::new(frames).boxed_unsync())

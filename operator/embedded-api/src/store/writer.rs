@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::disk::{Batch, Disk, DiskError, Row};
 use super::txn::{Overlay, Txn};
 use super::{Key, Store};
+use crate::object;
 use crate::status::ApiError;
 
 /// Requests that are made durable together. More would only delay the first of them.
@@ -131,7 +132,7 @@ async fn commit(store: &Store, disk: &dyn Disk, batch: Overlay) -> Result<(), Ap
     }
     let rows = batch.objects.iter().map(|(key, held)| Row {
         key: disk_key(key),
-        value: held.as_ref().map(|object| object.value.to_string().into_bytes()),
+        value: held.as_ref().map(|object| object::bytes(&object.value)),
     });
     let durable = Batch { revision: batch.revision, rows: rows.collect() };
     disk.commit(durable).await.map_err(|error| refused(&error))?;

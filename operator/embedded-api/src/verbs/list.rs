@@ -136,12 +136,11 @@ pub(crate) fn plain(resource: &Resource, mut metadata: Value, mut items: Vec<Val
             fields.remove("kind");
         }
     }
-    json!({
-        "kind": resource.list_kind,
-        "apiVersion": resource.api_version(),
-        "metadata": metadata,
-        "items": items,
-    })
+    let mut list = json!({ "kind": resource.list_kind, "apiVersion": resource.api_version() });
+    // Moved, where `json!` would copy every item.
+    list["metadata"] = metadata;
+    list["items"] = Value::Array(items);
+    list
 }
 
 fn position(value: &Value) -> (String, String) {
