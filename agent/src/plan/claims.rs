@@ -4,10 +4,11 @@
 //! serves capacity. A MAC is kept by who bears it or has it handed over for a VF to come, then by who noted it; service
 //! with another MAC counts for nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use virtnet_model::{ControllerState, Function, FunctionId, FunctionKind, Mac};
 
+use super::Part;
 use crate::desired::{Device, DeviceKey, Uid, Wanted, WantedFunction};
 
 /// The outcome for all devices.
@@ -66,7 +67,11 @@ impl Evidence {
 
 impl<'a> Claims<'a> {
     /// Decides. Without a controller's state there are no functions to hold, but the disputes are the same.
-    pub fn decide(devices: &'a BTreeMap<Uid, Device>, state: Option<&ControllerState>) -> Self {
+    pub fn decide(
+        devices: &'a BTreeMap<Uid, Device>,
+        state: Option<&ControllerState>,
+        busy: &BTreeSet<(Uid, Part)>,
+    ) -> Self {
         let mut order: Vec<_> = devices.values().collect();
         order.sort_by_key(|device| (!device.in_service(), device.created, device.uid.clone()));
         let mut claims = Self {
@@ -77,7 +82,7 @@ impl<'a> Claims<'a> {
             held: BTreeMap::new(),
         };
         claims.decide_places(state);
-        claims.decide_hotplugged(state);
+        claims.decide_hotplugged(state, busy);
         claims.decide_macs(state);
         claims
     }
@@ -131,7 +136,7 @@ impl<'a> Claims<'a> {
     }
 
     /// Hot-plugged functions: the MAC is the identity. Nothing keeps two functions from bearing one.
-    fn decide_hotplugged(&mut self, state: Option<&ControllerState>) {
+    fn decide_hotplugged(&mut self, state: Option<&ControllerState>, busy: &BTreeSet<(Uid, Part)>) {
         let mut by_mac: BTreeMap<Mac, Vec<&Function>> = BTreeMap::new();
         for function in state.into_iter().flat_map(|state| state.functions.values()) {
             if function.kind == FunctionKind::HotPlug {
@@ -141,6 +146,11 @@ impl<'a> Claims<'a> {
         for evidence in Evidence::STRONGEST_FIRST {
             for device in self.claimants() {
                 if place(device).is_some() || self.functions.contains_key(&device.uid) {
+                    continue;
+                }
+                // Its own is about to appear, under a MAC that it wanted when that was asked for.
+                let expects_its_own = busy.contains(&(device.uid.clone(), Part::Function));
+                if matches!(evidence, Evidence::Wanted) && expects_its_own {
                     continue;
                 }
                 let found = device

@@ -136,7 +136,15 @@ impl Assessment {
 /// Makes the plan.
 pub fn plan(input: &Input<'_>) -> Plan {
     let state = input.observed.controller.as_ref().ok();
-    let claims = Claims::decide(input.devices, state);
+    // A hot-plug that an agent of before asked for is as much under way as one of ours.
+    let plugged_anyhow = input.devices.values().filter(|device| {
+        let is_plugging = |mac| state.is_some_and(|state| state.plugging.contains(&mac));
+        claims::place(device).is_none() && device.hotplug_macs().any(is_plugging)
+    });
+    let mut busy = input.busy.clone();
+    busy.extend(plugged_anyhow.map(|device| (device.uid.clone(), Part::Function)));
+    let input = &Input { busy: &busy, ..*input };
+    let claims = Claims::decide(input.devices, state, &busy);
     let mut plan = Plan::default();
     let mut budget = budget::Budget::new(input, &claims);
     for device in claims.order.iter().copied() {

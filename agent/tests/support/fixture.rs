@@ -43,6 +43,8 @@ pub(crate) struct DpuFixture {
     pub(crate) limits: LimitsFixture,
     pub(crate) functions: Vec<FunctionFixture>,
     pub(crate) prepared: Vec<PreparedFixture>,
+    /// MACs of hot-plugs that the controller has not ended.
+    pub(crate) plugging: BTreeSet<Mac>,
     pub(crate) updating: bool,
     pub(crate) bridges: BTreeSet<BridgeName>,
     pub(crate) ports: BTreeMap<IfName, PortFixture>,
@@ -71,6 +73,7 @@ impl Default for DpuFixture {
             limits: LimitsFixture::default(),
             functions: Vec::new(),
             prepared: Vec::new(),
+            plugging: BTreeSet::new(),
             updating: false,
             bridges: BTreeSet::from(["ovsbr1".parse().unwrap()]),
             ports: BTreeMap::new(),
@@ -418,6 +421,7 @@ impl DpuFixture {
         ControllerState {
             functions,
             prepared: prepared.collect(),
+            plugging: self.plugging.clone(),
             limits,
             version: "1.0.9".to_owned(),
             updating: self.updating,

@@ -10,7 +10,7 @@ use virtnet_model::{
     Change, Controller, ControllerState, Events, Function, HotplugRequest, PartError, Target,
 };
 
-use crate::task::{Command, Phase, Reply, Shared, Task};
+use crate::task::{Command, Phase, Plugging, Reply, Shared, Task};
 use crate::{DeviceModel, EngineConfig, Forgetful, Memory};
 
 /// Requests that wait while the device is busy; further callers wait for room.
@@ -113,16 +113,13 @@ impl<D: DeviceModel> Controller for Engine<D> {
         if self.phase.has_changed().is_err() {
             return Err(stopped());
         }
-        let table = self.shared.table();
-        table
-            .as_ref()
-            .map(crate::table::Table::report)
-            .ok_or_else(|| PartError::unavailable("observe the controller: it has no device"))
+        self.shared.report().ok_or_else(|| PartError::unavailable("observe the controller: it has no device"))
     }
 
     async fn hotplug(&self, request: &HotplugRequest) -> Result<Function, PartError> {
         let doing = format!("hot-plug {}", request.mac);
-        self.ask(&doing, |reply| Command::Hotplug(request.clone(), reply)).await
+        let plugging = Plugging::begin(&self.shared, request.mac);
+        self.ask(&doing, |reply| Command::Hotplug(request.clone(), plugging, reply)).await
     }
 
     async fn unplug(&self, target: &Target) -> Result<(), PartError> {

@@ -134,6 +134,7 @@ impl Table {
         ControllerState {
             functions,
             prepared: self.prepared.clone(),
+            plugging: BTreeSet::new(),
             limits,
             version: self.config.version.clone(),
             updating: self.updating,

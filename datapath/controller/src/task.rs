@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use virtnet_model::{Change, Function, HotplugRequest, PartError, Target};
+use virtnet_model::{Change, ControllerState, Function, HotplugRequest, Mac, PartError, Target};
 
 use crate::jobs::{Job, Subject};
 use crate::limits::Bounds;
@@ -24,7 +24,7 @@ const LAST_RETRY: Duration = Duration::from_secs(10);
 /// What the handle asks of the task.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Hotplug(HotplugRequest, Reply<Function>),
+    Hotplug(HotplugRequest, Plugging, Reply<Function>),
     Unplug(Target, Reply<()>),
     Modify(Target, Change, Reply<()>),
     SetUpdating(bool, Reply<()>),
@@ -44,16 +44,55 @@ pub(crate) enum Phase {
     Down(String),
 }
 
-/// What handle and task share. The lock is never held across an await.
+/// What handle and task share. No lock is held across an await.
 #[derive(Debug)]
 pub(crate) struct Shared {
     table: Mutex<Option<Table>>,
+    /// The MACs of hot-plugs that wait or are under way; one may be asked for twice.
+    plugging: Mutex<Vec<Mac>>,
     pub(crate) notifier: Notifier,
+}
+
+/// A hot-plug that was asked for, from then until it has ended however that was.
+#[derive(Debug)]
+pub(crate) struct Plugging {
+    shared: Arc<Shared>,
+    mac: Mac,
+}
+
+impl Plugging {
+    pub(crate) fn begin(shared: &Arc<Shared>, mac: Mac) -> Self {
+        shared.plugs().push(mac);
+        Self { shared: Arc::clone(shared), mac }
+    }
+}
+
+impl Drop for Plugging {
+    fn drop(&mut self) {
+        let mut plugs = self.shared.plugs();
+        if let Some(at) = plugs.iter().position(|mac| *mac == self.mac) {
+            plugs.swap_remove(at);
+        }
+        drop(plugs);
+        self.shared.notifier.notify();
+    }
 }
 
 impl Shared {
     pub(crate) fn new() -> Self {
-        Self { table: Mutex::new(None), notifier: Notifier::new() }
+        Self { table: Mutex::new(None), plugging: Mutex::default(), notifier: Notifier::new() }
+    }
+
+    fn plugs(&self) -> MutexGuard<'_, Vec<Mac>> {
+        self.plugging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that there is to report; `None`: there is no device.
+    pub(crate) fn report(&self) -> Option<ControllerState> {
+        // In this order, for a function is in the table before its hot-plug has ended.
+        let plugging = self.plugs().iter().copied().collect();
+        let report = self.table().as_ref().map(Table::report)?;
+        Some(ControllerState { plugging, ..report })
     }
 
     /// The table; every write to it is a whole step, so one that panicked left it usable.
@@ -148,7 +187,10 @@ impl<D: DeviceModel> Task<D> {
             };
             let error = PartError::unavailable(why);
             match command {
-                Command::Hotplug(_, reply) => answer(reply, Err(error)),
+                Command::Hotplug(_, plugging, reply) => {
+                    drop(plugging);
+                    answer(reply, Err(error));
+                }
                 Command::Unplug(_, reply) | Command::Modify(_, _, reply) | Command::SetUpdating(_, reply) => {
                     answer(reply, Err(error));
                 }
@@ -273,7 +315,12 @@ impl<D: DeviceModel> Session<D> {
     async fn handle(&mut self, command: Command) -> ControlFlow<()> {
         self.drain();
         match command {
-            Command::Hotplug(request, reply) => answer(reply, self.hotplug(&request).await),
+            Command::Hotplug(request, plugging, reply) => {
+                let result = self.hotplug(&request).await;
+                // Before the answer, so that who observes after that does not see it still under way.
+                drop(plugging);
+                answer(reply, result);
+            }
             Command::Unplug(target, reply) => answer(reply, self.unplug(&target).await),
             Command::Modify(target, change, reply) => answer(reply, self.modify(&target, &change).await),
             Command::SetUpdating(updating, reply) => {

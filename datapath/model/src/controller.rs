@@ -1,6 +1,6 @@
 //! The trait [`Controller`]: a DPU's virtio-net controller, and what is asked of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use async_trait::async_trait;
@@ -113,6 +113,10 @@ pub struct ControllerState {
     /// Settings accepted for VFs that the host has not made yet, applied when it does.
     #[serde(with = "crate::pairs")]
     pub prepared: BTreeMap<(PfId, VfId), Change>,
+    /// MACs of hot-plugs that were asked for and have not ended. Their functions may yet appear, also where who asked is
+    /// gone.
+    #[serde(default)]
+    pub plugging: BTreeSet<Mac>,
     /// What firmware and configuration allow.
     pub limits: Limits,
     /// The version of the running controller.

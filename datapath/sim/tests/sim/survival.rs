@@ -1,9 +1,11 @@
 //! What survives what: the host's reboot, a power cycle, the controller's restart at any moment.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt;
 use virtnet_model::{
     Change, ErrorKind, EswitchPort, FirmwareValues, HostPower, Mtu, PartError, Target, Uplink,
 };
@@ -205,4 +207,27 @@ async fn a_controller_killed_on_any_side_of_any_effect_leaves_nothing_behind_and
         at += 1;
     }
     assert!(at >= 40, "only {at} crossings");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hot_plug_whose_caller_is_gone_is_reported_until_its_function_is_there() {
+    let sim = rested(&[]).await;
+    let controller = sim.controller();
+    let asked = request(0);
+    let mut call = controller.hotplug(&asked);
+    assert!(futures::poll!(&mut call).is_pending());
+    drop(call);
+    assert_eq!(state(&sim).await.plugging, BTreeSet::from([asked.mac]));
+    let mut events = controller.events();
+    loop {
+        let state = state(&sim).await;
+        let is_there = state.functions.values().any(|function| function.mac == asked.mac);
+        assert!(is_there || state.plugging.contains(&asked.mac), "it is neither there nor to come");
+        if is_there && state.plugging.is_empty() {
+            break;
+        }
+        events.next().await.unwrap();
+    }
+    let refused = controller.hotplug(&asked).await.unwrap_err();
+    assert_eq!(state(&sim).await.plugging, BTreeSet::new(), "{refused}");
 }
