@@ -96,6 +96,8 @@ pub struct Device {
     pub known: Option<Known>,
     /// Its status tells that the wanted MAC is another's.
     pub mac_refused: bool,
+    /// Its status tells that this DPU, or the one before, refuses it.
+    pub refused: bool,
     /// What its spec wants, or why that can't be understood.
     pub wanted: Result<Wanted, Unusable>,
 }
@@ -255,6 +257,7 @@ impl Device {
             macs: noted_macs(&object.metadata),
             known,
             mac_refused,
+            refused: status.is_some_and(|status| status.refusal().is_some()),
             wanted: Wanted::parse(&object.spec, &uid),
             uid,
         }
@@ -273,6 +276,7 @@ impl Device {
             macs: noted_macs(metadata),
             known: None,
             mac_refused: false,
+            refused: false,
             wanted: Err(Unusable { field: "", reason: error.to_owned() }),
         }
     }

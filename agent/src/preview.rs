@@ -71,6 +71,7 @@ pub async fn make(client: Client, parts: &Parts, dpu: &str) -> anyhow::Result<Pr
         held: &BTreeMap::new(),
         free: &BTreeMap::new(),
         lost: &BTreeSet::new(),
+        refused: &BTreeSet::new(),
         reported: None,
         suspects: &BTreeSet::new(),
     });

@@ -315,6 +315,7 @@ impl Reconciler {
         let spec = self.dpu.spec();
         let all_devices = self.devices.for_planning();
         self.macs.prune(&all_devices);
+        let refused = self.reports.refused(self.devices.parsed());
         let Plan { steps, devices, suspects, dpu } = plan(&Input {
             dpu: &self.around.dpu,
             dpu_spec: &spec,
@@ -324,6 +325,7 @@ impl Reconciler {
             held: &self.retries.held(now),
             free: self.macs.free(),
             lost: &self.macs.lost(),
+            refused: &refused,
             reported: self.dpu.reported().as_ref(),
             suspects: &self.suspects.ripe(now),
         });
@@ -536,6 +538,7 @@ impl Reconciler {
                 let became_ready = assessment.overall().is_ready() && !is_ready(&before);
                 self.around.metrics.status_writes.inc();
                 self.reporting.insert(uid.clone(), false);
+                self.reports.begin(uid, &status);
                 let (client, object, uid) = (self.around.client.clone(), Arc::clone(object), uid.clone());
                 let calls = Arc::clone(&self.api_calls);
                 self.work.push(Box::pin(async move {
@@ -557,15 +560,17 @@ impl Reconciler {
         let to_judge_again = self.reporting.remove(&uid) == Some(true);
         match result {
             Ok(object) => {
-                let others_waited = self.reports.written(&uid, Instant::now());
+                let status = object.status.clone().unwrap_or_default();
+                let others_waited = self.reports.written(&uid, &status, Instant::now());
                 if became_ready {
                     let note = format!("{} is Ready", DeviceKey::of(&object.metadata));
                     self.around.events.normal(object.object_ref(&()), "Ready", note);
                 }
                 let before = self.known(&uid);
+                let was_refused = self.devices.parsed().get(&uid).is_some_and(|device| device.refused);
                 self.devices.written(DeserializeGuard(Ok(object)));
                 // Another device may have waited until this one's object tells of another function.
-                self.dirty |= to_judge_again || others_waited || self.known(&uid) != before;
+                self.dirty |= to_judge_again || others_waited || self.known(&uid) != before || was_refused;
             }
             Err(error) => {
                 // Whoever removed or changed the object meanwhile is heard of by the watch.

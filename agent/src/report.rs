@@ -6,14 +6,14 @@
 //! thousand functions coming up are a thousand writes and not two; but a Ready that is no longer so is never left longer
 //! than that second, unless the object is being deleted, which everybody sees.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use virtnet_crds::conditions::READY;
 use virtnet_crds::{Reason, VirtnetDeviceStatus};
 
-use crate::desired::Uid;
+use crate::desired::{Device, Uid};
 use crate::plan::Stand;
 
 /// How long a state lasts before it is written.
@@ -29,6 +29,9 @@ const LONGEST: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     differing: BTreeMap<Uid, Differing>,
+    /// Devices of which a write began that says that the DPU refuses them, and none since that says otherwise was
+    /// acknowledged: whatever came of it, their objects may say so.
+    refused: BTreeSet<Uid>,
 }
 
 #[derive(Debug)]
@@ -67,7 +70,9 @@ impl Reports {
         overall: &Stand,
         now: Instant,
     ) -> Verdict {
-        if written == status {
+        // A write that was not answered may have had its effect and may not: only another one settles it.
+        let is_settled = status.refusal().is_some() || !self.refused.contains(uid);
+        if written == status && is_settled {
             self.differing.remove(uid);
             return Verdict::Same;
         }
@@ -77,6 +82,10 @@ impl Reports {
             }
             // The host has just enumerated it, and its driver is about to bind.
             Stand::Ready => (None, SETTLED),
+            // The function is not plugged before this is written.
+            Stand::Not(reason, _) if reason.is_working() && (written.refusal().is_some() || !is_settled) => {
+                (Some(*reason), Duration::ZERO)
+            }
             Stand::Not(reason, _) if reason.is_working() => (Some(*reason), WORKING),
             Stand::Not(reason, _) => (Some(*reason), SETTLED),
         };
@@ -103,8 +112,11 @@ impl Reports {
 
     /// The status was written: what differs from now on has yet to last. The API is there, so what was not written for want
     /// of an answer waits no longer: a Ready that is no longer so may be among it. Says whether there is such.
-    pub(crate) fn written(&mut self, uid: &Uid, now: Instant) -> bool {
+    pub(crate) fn written(&mut self, uid: &Uid, status: &VirtnetDeviceStatus, now: Instant) -> bool {
         self.differing.remove(uid);
+        if status.refusal().is_none() {
+            self.refused.remove(uid);
+        }
         let failures = self.differing.values_mut().filter_map(|differing| differing.failure.as_mut());
         let waiting = failures.filter(|failure| failure.unanswered && failure.again_at > now);
         waiting.map(|failure| failure.again_at = now).count() > 0
@@ -126,8 +138,22 @@ impl Reports {
         attempts == 1
     }
 
+    /// This status is about to be written.
+    pub(crate) fn begin(&mut self, uid: &Uid, status: &VirtnetDeviceStatus) {
+        if status.refusal().is_some() {
+            self.refused.insert(uid.clone());
+        }
+    }
+
+    /// The devices whose objects say, or may say, that the DPU refuses them.
+    pub(crate) fn refused(&self, devices: &BTreeMap<Uid, Device>) -> BTreeSet<Uid> {
+        let told = devices.values().filter(|device| device.refused).map(|device| &device.uid);
+        told.chain(&self.refused).cloned().collect()
+    }
+
     /// Forgets devices that are gone.
     pub(crate) fn retain(&mut self, exists: impl Fn(&Uid) -> bool) {
+        self.refused.retain(&exists);
         self.differing.retain(|uid, _| exists(uid));
     }
 }
@@ -152,7 +178,7 @@ pub(crate) enum Verdict {
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use virtnet_crds::HostStatus;
-    use virtnet_crds::conditions::{Finding, merge};
+    use virtnet_crds::conditions::{FUNCTION_READY, Finding, merge};
 
     use super::*;
 
@@ -201,7 +227,7 @@ mod tests {
             assert!(matches!(judge(&stand, at(moment)), Verdict::Wait(_)), "{moment}");
         }
         assert_eq!(judge(&not(Reason::Creating), at(10_000)), Verdict::Write, "restless for ten seconds");
-        reports.written(&uid, at(10_000));
+        reports.written(&uid, &new, at(10_000));
         let verdict = reports.judge(&uid, None, &old, &new, &not(Reason::HostOff), at(10_100));
         assert_eq!(verdict, Verdict::Wait(at(11_100)), "once in ten seconds, not from then on at every turn");
     }
@@ -255,9 +281,33 @@ mod tests {
         }
         reports.failed(&unanswered, Some("7".into()), true, at(0));
         reports.failed(&refused, Some("7".into()), false, at(0));
-        assert!(reports.written(&written, at(0)));
+        assert!(reports.written(&written, &new, at(0)));
         assert_eq!(judge(&mut reports, &unanswered, at(0)), Verdict::Write);
         assert_eq!(judge(&mut reports, &refused, at(0)), Verdict::Wait(at(1)));
-        assert!(!reports.written(&written, at(0)), "nothing waits for the API");
+        assert!(!reports.written(&written, &new, at(0)), "nothing waits for the API");
+    }
+
+    #[test]
+    fn that_a_device_is_no_longer_refused_is_written_at_once_and_until_it_is_acknowledged() {
+        let (mut reports, uid, now) = (Reports::default(), Uid::from("u"), Instant::now());
+        let epoch = Time(jiff::Timestamp::UNIX_EPOCH);
+        let none = VirtnetDeviceStatus::default();
+        let said = |reason| {
+            let finding = Finding::new(FUNCTION_READY, reason, "m");
+            VirtnetDeviceStatus { conditions: merge(&[], vec![finding], 1, &epoch), ..none.clone() }
+        };
+        let (full, creating) = (said(Reason::NoFreeSlot), said(Reason::Creating));
+        let devices = BTreeMap::new();
+        let judge = |reports: &mut Reports, version, before: &_, after: &_| {
+            reports.judge(&uid, Some(version), before, after, &not(Reason::Creating), now)
+        };
+        assert_eq!(judge(&mut reports, "7", &full, &creating), Verdict::Write);
+        reports.begin(&uid, &full);
+        reports.failed(&uid, Some("7".into()), true, now);
+        assert_eq!(reports.refused(&devices), BTreeSet::from([uid.clone()]), "it may have been written");
+        assert_eq!(judge(&mut reports, "8", &creating, &creating), Verdict::Write, "which is not seen yet");
+        reports.written(&uid, &creating, now);
+        assert_eq!(reports.refused(&devices), BTreeSet::new());
+        assert_eq!(judge(&mut reports, "9", &creating, &creating), Verdict::Same);
     }
 }

@@ -4,11 +4,13 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::common::{Conditions, DpuSelector, NEVER_OBSERVED, conditions_schema, never_observed};
+use crate::conditions::FUNCTION_READY;
 use crate::device_status::{FunctionStatus, HostStatus, Pending, PortStatus, RepresentorStatus};
 use crate::feature::Feature;
 use crate::function::FunctionSpec;
 use crate::limits;
 use crate::port::PortSpec;
+use crate::reasons::Reason;
 use crate::rules;
 use crate::tuning::{LinkState, Queues, RebindPolicy};
 
@@ -129,6 +131,17 @@ pub struct VirtnetDeviceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub host: Option<HostStatus>,
+}
+
+impl VirtnetDeviceStatus {
+    /// Why the agent makes no function, where that is for what its DPU is or has; with its words. Whoever chose the DPU may
+    /// then choose another.
+    #[must_use]
+    pub fn refusal(&self) -> Option<(Reason, &str)> {
+        let condition = self.conditions.iter().find(|condition| condition.type_ == FUNCTION_READY)?;
+        let reason = Reason::ALL.iter().copied().find(|reason| reason.as_str() == condition.reason)?;
+        (self.function.is_none() && reason.is_of_the_dpu()).then_some((reason, &condition.message))
+    }
 }
 
 impl Default for VirtnetDeviceStatus {

@@ -116,6 +116,26 @@ impl Reason {
     pub const fn is_working(self) -> bool {
         matches!(self.outlook(), Outlook::Working)
     }
+
+    /// Whether an agent that makes no function for this reason does so for what its DPU is or has, so that another DPU may
+    /// do.
+    #[must_use]
+    pub const fn is_of_the_dpu(self) -> bool {
+        matches!(
+            self,
+            Self::NoFreeSlot
+                | Self::SfExhausted
+                | Self::SfNumberInUse
+                | Self::NoSuchPf
+                | Self::VfOutOfRange
+                | Self::EmulationDisabled
+                | Self::UplinkAbsent
+                | Self::FunctionClaimed
+                | Self::MsixAboveLimit
+                | Self::TransitionalUnsupported
+                | Self::FeatureUnsupported
+        )
+    }
 }
 
 impl fmt::Display for Reason {

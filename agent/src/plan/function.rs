@@ -93,6 +93,10 @@ pub(super) fn plan(
                 if let Right::Open(reason, why) = right {
                     return Outcome::not(reason, why);
                 }
+                // Who binds devices acts on what their objects say: it must no longer be said when the function is made.
+                if input.refused.contains(&device.uid) {
+                    return Outcome::not(Reason::Creating, "there is room now: the function is plugged next");
+                }
                 if ready_to_act {
                     steps.push(Step::Hotplug { device: For::device(device), request });
                 }

@@ -50,6 +50,8 @@ pub struct Input<'a> {
     pub free: &'a BTreeMap<Uid, Free>,
     /// Devices whose MAC was another's when it was last looked for.
     pub lost: &'a BTreeSet<Uid>,
+    /// Devices whose object says, or may say, that this DPU refuses them: they may be given to another at any moment.
+    pub refused: &'a BTreeSet<Uid>,
     /// Functions that the Dpu's status says no object declares; `None`: nothing can be reported.
     pub reported: Option<&'a BTreeSet<FunctionId>>,
     /// Ports that were suspected before.

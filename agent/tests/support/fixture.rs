@@ -32,6 +32,7 @@ pub(crate) struct World {
     pub(crate) held: BTreeMap<(Uid, Part), (Reason, String)>,
     pub(crate) free: BTreeMap<Uid, Free>,
     pub(crate) lost: BTreeSet<Uid>,
+    pub(crate) refused: BTreeSet<Uid>,
     pub(crate) reported: Option<BTreeSet<FunctionId>>,
     pub(crate) suspects: BTreeSet<(IfName, Owner)>,
 }
@@ -321,6 +322,8 @@ impl World {
             Some((device.uid.clone(), Free { mac: device.wanted_mac()?, noted }))
         });
         let free = free.collect();
+        let refused = devices.values().filter(|device| device.refused).map(|device| device.uid.clone());
+        let refused = refused.collect();
         let key = |uid: &str, part| (Uid::from(uid), part_of(part));
         Self {
             dpu_spec,
@@ -334,6 +337,7 @@ impl World {
                 .map(|held| (key(&held.uid, held.part), (reason(&held.reason), held.message.clone())))
                 .collect(),
             free,
+            refused,
             lost: fixture.lost.iter().map(|uid| Uid::from(uid.as_str())).collect(),
             reported: fixture.reported.as_ref().map(|places| {
                 let id = |(pf, vf): &(PfId, Option<VfId>)| {
@@ -356,6 +360,7 @@ impl World {
             held: &self.held,
             free: &self.free,
             lost: &self.lost,
+            refused: &self.refused,
             reported: self.reported.as_ref(),
             suspects: &self.suspects,
         }

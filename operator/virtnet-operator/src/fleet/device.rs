@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::ResourceExt;
 use tracing::warn;
-use virtnet_crds::conditions::{BOUND, FUNCTION_READY, READY, STALLED};
+use virtnet_crds::conditions::{BOUND, READY, STALLED};
 use virtnet_crds::{
     Function, FunctionType, NotOneFunction, Port, REVISION_ANNOTATION, Reason, Uplink, VirtnetDevice,
     VirtnetDeviceSpec, VirtnetDeviceStatus, manager, noted_mac,
@@ -110,21 +110,6 @@ impl Readiness {
     }
 }
 
-/// Reasons that another DPU may not have.
-const OF_THE_DPU: [Reason; 11] = [
-    Reason::NoFreeSlot,
-    Reason::SfExhausted,
-    Reason::SfNumberInUse,
-    Reason::NoSuchPf,
-    Reason::VfOutOfRange,
-    Reason::EmulationDisabled,
-    Reason::UplinkAbsent,
-    Reason::FunctionClaimed,
-    Reason::MsixAboveLimit,
-    Reason::TransitionalUnsupported,
-    Reason::FeatureUnsupported,
-];
-
 impl Device {
     fn parse(object: VirtnetDevice) -> Result<Self, NotOneFunction> {
         let need = Need::of(&object.spec)?;
@@ -136,11 +121,8 @@ impl Device {
         }
         let status = status.unwrap_or_default();
         let of_this_spec = Some(status.observed_generation) == metadata.generation;
-        let refusal = status.conditions.iter().find(|condition| condition.type_ == FUNCTION_READY);
-        let refusal = refusal.filter(|_| of_this_spec && status.function.is_none()).and_then(|condition| {
-            let reason = OF_THE_DPU.into_iter().find(|reason| reason.as_str() == condition.reason)?;
-            Some((reason, condition.message.clone()))
-        });
+        let refusal = status.refusal().filter(|_| of_this_spec);
+        let refusal = refusal.map(|(reason, said)| (reason, said.to_owned()));
         let wanted = {
             let mut hasher = DefaultHasher::new();
             let spec = VirtnetDeviceSpec { dpu: None, ..spec.clone() };
