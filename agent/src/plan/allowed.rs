@@ -31,8 +31,8 @@ pub(super) fn changeable(
         let message = format!("msix {msix}: the MSI-X vectors of a PF are fixed at {}", function.num_msix);
         return Err((Reason::MsixFixed, message));
     }
-    // In the later generation a VF's queues follow its vectors, so they come with the change of those.
-    let follow = function.kind == FunctionKind::Vf && limits.generation == Generation::Later;
+    // Queues of what was not hot-plugged follow its vectors, so they come with the change of those where they can be changed.
+    let follow = function.kind == FunctionKind::Vf || limits.generation == Generation::Guide;
     if function.kind != FunctionKind::HotPlug
         && !(follow && difference.change.num_msix.is_some())
         && let Some(queues) = wanted.max_queues.filter(|queues| *queues > function.max_queues)

@@ -64,7 +64,7 @@ impl Table {
         let now = &emulation.settings;
         let vf = matches!(place, Place::Vf(..));
         let mut wanted = now.clone();
-        self.apply(change, &mut wanted, vf);
+        self.apply(change, &mut wanted, place);
         if wanted == *now {
             return Ok(ModifyPlan::Nothing);
         }
@@ -111,7 +111,7 @@ impl Table {
             return Err(PartError::failed(format!("{doing}: no address is left for it")));
         };
         let mut wanted = now.clone();
-        self.apply(change, &mut wanted, true);
+        self.apply(change, &mut wanted, place);
         self.check_settings(doing, place, &now, &wanted)?;
         Ok(ModifyPlan::Prepare(pf, vf, change.clone()))
     }

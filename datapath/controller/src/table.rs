@@ -250,7 +250,7 @@ impl Table {
         if let Place::Vf(pf, vf) = place
             && let Some(change) = self.prepared.get(&(pf, vf))
         {
-            self.apply(change, &mut settings, true);
+            self.apply(change, &mut settings, place);
         }
         Some(settings)
     }
@@ -295,7 +295,7 @@ impl Table {
     }
 
     /// Sets what the change names.
-    pub(crate) fn apply(&self, change: &Change, settings: &mut Settings, vf: bool) {
+    pub(crate) fn apply(&self, change: &Change, settings: &mut Settings, place: Place) {
         let Change { mac, mtu, features, num_msix, queue_size } = change;
         settings.mac = mac.unwrap_or(settings.mac);
         settings.mtu = mtu.unwrap_or(settings.mtu);
@@ -305,8 +305,8 @@ impl Table {
         }
         if let Some(num_msix) = *num_msix {
             settings.num_msix = num_msix;
-            // With a shared pool a VF's queues follow its vectors.
-            if vf && self.bounds.vf_msix_pool.is_some() {
+            // A hot-plug names its queues; what firmware or host made has as many as its vectors allow.
+            if !matches!(place, Place::Slot(_)) {
                 settings.max_queues = self.bounds.queues_for(num_msix);
             }
         }

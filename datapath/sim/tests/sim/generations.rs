@@ -1,6 +1,6 @@
 //! Limits of the guide's generation and of the later one.
 
-use virtnet_model::{Change, EswitchPort, Generation, Refusal, Target};
+use virtnet_model::{Change, ControllerState, EswitchPort, Generation, Refusal, Target};
 use virtnet_sim::{Effect, Sim, SimConfig};
 
 use crate::common::{config, pf, request, rest, rested, state, unbind, vf, virtual_function};
@@ -74,6 +74,41 @@ async fn in_the_later_generation_the_vectors_of_a_pf_are_fixed() {
         let expected = if refused { Some(Refusal::MsixFixed) } else { None };
         assert_eq!(result.err().and_then(|error| error.refusal()), expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_the_guides_generation_queues_follow_the_vectors_of_what_was_not_hot_plugged() {
+    let sim = rested(&["VIRTIO_NET_EMULATION_NUM_MSIX=10", "VIRTIO_NET_EMULATION_NUM_VF=4"]).await;
+    let controller = sim.controller();
+    // One that the host is yet to make is born with what it was promised.
+    controller.modify(&Target::Vf(pf(0), vf(1)), &msix(4)).await.unwrap();
+    sim.write_num_vfs(pf(0), 2).unwrap();
+    let made = controller.hotplug(&request(0)).await.unwrap();
+    rest().await;
+    let before = state(&sim).await;
+    let of = |state: &ControllerState, target: &Target| {
+        state.find(target).map(|function| (function.num_msix, function.max_queues))
+    };
+    assert_eq!(of(&before, &Target::Vf(pf(0), vf(1))), Some((4, 3)));
+    let targets = [Target::Static(pf(1)), Target::Vf(pf(0), vf(0))];
+    for target in &targets {
+        assert_eq!(of(&before, target), Some((10, 9)));
+        unbind(&sim, before.find(target).unwrap());
+        for (vectors, queues) in [(3, 2), (7, 6), (10, 9)] {
+            controller.modify(target, &msix(vectors)).await.unwrap();
+            assert_eq!(of(&state(&sim).await, target), Some((vectors, queues)), "{target}");
+        }
+        let error = controller.modify(target, &msix(11)).await.unwrap_err();
+        assert_eq!(error.refusal(), Some(Refusal::MsixAboveLimit), "{error}");
+    }
+    // Whoever hot-plugs says how many queues, and keeps them.
+    let plugged = crate::common::target(&made);
+    unbind(&sim, before.find(&plugged).unwrap());
+    let few = made.max_queues;
+    controller.modify(&plugged, &msix(few + 1)).await.unwrap();
+    assert_eq!(of(&state(&sim).await, &plugged), Some((few + 1, few)));
+    let error = controller.modify(&plugged, &msix(few)).await.unwrap_err();
+    assert_eq!(error.refusal(), Some(Refusal::QueuesAboveLimit), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

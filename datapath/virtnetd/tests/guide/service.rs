@@ -279,6 +279,8 @@ fn settings_of_a_vf_need_the_driver_unbound() {
             ("-m", "0C:C4:7A:FF:22:98", "/net_mac", json!("0C:C4:7A:FF:22:98")),
             ("-t", "9000", "/net_mtu", json!(9000)),
             ("-f", "0x100000029", "/supported_features/names", json!(["CSUM", "MTU", "MAC", "VERSION_1"])),
+            ("-n", "3", "/num_msix", json!(3)),
+            ("-n", "4", "/max_queues", json!(3)),
             ("-q", "512", "/max_queues_size", json!(512)),
         ],
     );
@@ -294,6 +296,7 @@ fn settings_of_a_static_pf_need_the_driver_unbound_and_its_mtu_stays() {
         &[
             ("-m", "0C:C4:7A:FF:22:98", "/net_mac", json!("0C:C4:7A:FF:22:98")),
             ("-f", "0x100000029", "/supported_features/names", json!(["CSUM", "MTU", "MAC", "VERSION_1"])),
+            ("-n", "3", "/max_queues", json!(2)),
             ("-q", "512", "/max_queues_size", json!(512)),
         ],
     );
