@@ -243,7 +243,9 @@ fn reason_of(refusal: Refusal) -> Reason {
         Refusal::SfExhausted => Reason::SfExhausted,
         Refusal::SfNumberInUse => Reason::SfNumberInUse,
         Refusal::MacInUse => Reason::MacClaimed,
-        Refusal::NoSuchFunction | Refusal::NotHotPlugged => Reason::StepFailed,
+        Refusal::NoSuchFunction | Refusal::NotHotPlugged | Refusal::Migrating | Refusal::NotInGeneration => {
+            Reason::StepFailed
+        }
         Refusal::NoSuchVf => Reason::VfOutOfRange,
         Refusal::NoSuchUplink => Reason::UplinkAbsent,
         Refusal::DriverLoaded => Reason::DriverLoaded,

@@ -85,6 +85,8 @@ fn function_status(function: &Function) -> FunctionStatus {
         transitional,
         driver: _,
         negotiated: _,
+        config_vector: _,
+        migrating: _,
         sf,
         socket,
     } = function;

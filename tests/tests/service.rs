@@ -22,7 +22,7 @@ use virtnet_telemetry::LogArguments;
 use virtnet_tests::fleet::embedded_api;
 use virtnet_tests::programs::built;
 use virtnet_tests::world::{DPU, LEASES, not_ready};
-use virtnetd::parent::{self, Wish};
+use virtnetd::parent::{self, Patience, Wish};
 use virtnetd::socket;
 
 /// Far longer than any of it takes, on a machine that is busy too.
@@ -58,6 +58,7 @@ impl Service {
             log_arguments: logs.to_arguments(),
             log: logs.begin(),
             worker: watch::Sender::new(None),
+            patience: Patience::default(),
         };
         let task = tokio::spawn(parent::run(config, sim.clone(), receiver));
         Self { folder, wishes, task }

@@ -556,6 +556,8 @@ impl FunctionFixture {
             transitional: self.transitional,
             driver: HostDriver { in_use: self.in_use, seen: !self.unseen },
             negotiated: None,
+            config_vector: None,
+            migrating: false,
             sf: (!self.without_sf).then(|| SubFunction::named(port, number, &parent)),
             socket: self.socket.clone(),
         }

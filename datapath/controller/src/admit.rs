@@ -116,7 +116,8 @@ impl Table {
             }
         };
         match place {
-            Some(Place::Slot(slot)) => {
+            Some(place @ Place::Slot(slot)) => {
+                self.check_migrating(&doing, place)?;
                 self.check_updating(&doing)?;
                 Ok(slot)
             }

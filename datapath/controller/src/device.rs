@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use virtnet_model::{
-    Bdf, EswitchPort, Features, FirmwareValues, HostDriver, IfName, Mac, Mtu, PartError, PfId, QueueSize,
-    SfNumber, Uplink, VfId,
+    Bdf, EswitchPort, Features, FirmwareValues, HostDriver, IfName, Mac, Moderation, Mtu, PartError, PfId,
+    QueueSize, QueueState, SfNumber, Uplink, VfId,
 };
 
 /// Where an emulated function is: the hardware's own name of it.
@@ -62,6 +62,9 @@ pub struct Sf {
     pub representor: IfName,
     /// Another application made it.
     pub foreign: bool,
+    /// The number that firmware has for it (its VHCA id), where there is one.
+    #[serde(default)]
+    pub vhca_id: Option<u16>,
 }
 
 /// What a function presents to its driver.
@@ -106,6 +109,12 @@ pub struct Emulated {
     pub driver: HostDriver,
     /// The features that the driver accepted (virtio 1.2, section 3.1.1); `None`: no driver has got so far.
     pub negotiated: Option<Features>,
+    /// The MSI-X vector that the driver gave to changes of the configuration; `None`: it has given none.
+    #[serde(default)]
+    pub config_vector: Option<u16>,
+    /// It is being moved with the machine that has it, and nothing of it is to be changed until that has ended.
+    #[serde(default)]
+    pub migrating: bool,
     /// The vhost-user socket, where a front end connects to it.
     pub socket: Option<PathBuf>,
 }
@@ -188,4 +197,12 @@ pub trait DeviceModel: Send + Sync + fmt::Debug + 'static {
 
     /// Sets what a function presents and the SF behind it: at its birth, or later while no driver has it.
     async fn configure(&self, place: Place, emulation: &Emulation) -> Result<(), PartError>;
+
+    /// The queues of a function that is configured, now: as many as it has, in the order of their indices. What changes of them is
+    /// told by no event.
+    async fn queues(&self, place: Place) -> Result<Vec<QueueState>, PartError>;
+
+    /// Sets when a function's driver is interrupted for what it receives, whether or not it has the function. It holds until
+    /// it is set anew or the function is gone.
+    async fn moderate(&self, place: Place, moderation: Moderation) -> Result<(), PartError>;
 }

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use virtnet_model::{
-    Change, Controller, ControllerState, Events, Function, HotplugRequest, PartError, Target,
+    Change, Controller, ControllerState, Events, Function, HotplugRequest, Moderation, PartError, QueueState,
+    Queues, Target,
 };
 
 use crate::task::{Command, Phase, Plugging, Reply, Shared, Task};
@@ -133,6 +134,24 @@ impl<D: DeviceModel> Controller for Engine<D> {
 
     fn events(&self) -> Events {
         self.shared.notifier.events()
+    }
+}
+
+#[async_trait]
+impl<D: DeviceModel> Queues for Engine<D> {
+    async fn queues(&self, target: &Target) -> Result<Vec<QueueState>, PartError> {
+        let doing = format!("query the queues of {target}");
+        let place = match self.shared.table().as_ref() {
+            Some(table) => table.admit_present_function(&doing, target)?,
+            None => return Err(PartError::unavailable(format!("{doing}: the controller has no device"))),
+        };
+        // What only reads need not wait for what the task does.
+        self.device.queues(place).await
+    }
+
+    async fn moderate(&self, target: &Target, moderation: Moderation) -> Result<(), PartError> {
+        self.ask(&format!("moderate {target}"), |reply| Command::Moderate(target.clone(), moderation, reply))
+            .await
     }
 }
 

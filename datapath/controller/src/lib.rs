@@ -13,6 +13,7 @@
 //! | `device` | the trait [`DeviceModel`] and the state of a device |
 //! | `config` | what a controller is configured with |
 //! | [`conf`] | the file that says so, `virtnet.conf` (pure) |
+//! | `advice` | what a configuration would come to on a device (pure) |
 //! | `limits` | firmware and configuration → [`virtnet_model::Limits`] |
 //! | `table` | the device table (pure) |
 //! | `memory` | what must outlive a controller and no device tells |
@@ -23,6 +24,7 @@
 //! | `engine`, `task` | the handle, and the task behind it |
 
 mod admit;
+mod advice;
 pub mod conf;
 mod config;
 mod device;
@@ -37,6 +39,7 @@ mod pool;
 mod table;
 mod task;
 
+pub use advice::advice;
 pub use config::{EngineConfig, SfPool, StaticPfDefaults, UplinkMode, VfDefaults, VfMacs};
 pub use device::{
     DeviceEvent, DeviceModel, DeviceState, DeviceWatch, Emulated, Emulation, Place, Profile, Settings, Sf,

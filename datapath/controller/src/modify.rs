@@ -25,6 +25,7 @@ impl Table {
         if let Place::Vf(pf, vf) = place {
             self.check_vf(&doing, pf, vf)?;
         }
+        self.check_migrating(&doing, place)?;
         let emulated = self.functions.get(&place);
         match (emulated.and_then(|emulated| emulated.emulation.as_ref()), place) {
             (Some(emulation), _) => {
@@ -36,6 +37,40 @@ impl Table {
                 Err(PartError::unavailable(format!("{doing}: the controller is still configuring it")))
             }
         }
+    }
+
+    /// The place of a function that is there and configured, of which something is asked.
+    pub(crate) fn admit_present_function(&self, doing: &str, target: &Target) -> Result<Place, PartError> {
+        self.check_emulation(doing)?;
+        let place = self.place(target).filter(|place| self.function(*place).is_some());
+        let place = place.ok_or_else(|| self.no_such_function(doing, target))?;
+        self.check_migrating(doing, place)?;
+        Ok(place)
+    }
+
+    /// Checks a moderation of interrupts, which the guide's generation does not have.
+    pub(crate) fn admit_moderate(&self, target: &Target) -> Result<Place, PartError> {
+        let doing = format!("moderate {target}");
+        if self.bounds.limits.generation == Generation::Guide {
+            return Err(PartError::refused(
+                Refusal::NotInGeneration,
+                format!(
+                    "{doing}: the guide's generation has no moderation of queues: set generation to later in virtnet.conf"
+                ),
+            ));
+        }
+        self.admit_present_function(&doing, target)
+    }
+
+    /// Nothing is asked of a function that is being moved, nor changed of it.
+    pub(crate) fn check_migrating(&self, doing: &str, place: Place) -> Result<(), PartError> {
+        if !self.functions.get(&place).is_some_and(|emulated| emulated.migrating) {
+            return Ok(());
+        }
+        Err(PartError::refused(
+            Refusal::Migrating,
+            format!("{doing}: migrating: try again when that has ended"),
+        ))
     }
 
     fn check_vf(&self, doing: &str, pf: PfId, vf: VfId) -> Result<(), PartError> {

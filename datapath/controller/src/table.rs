@@ -162,6 +162,8 @@ impl Table {
             transitional: *transitional,
             driver: emulated.driver,
             negotiated: emulated.negotiated.clone(),
+            config_vector: emulated.config_vector,
+            migrating: emulated.migrating,
             sf: emulation.sf.and_then(|key| self.sub_function(key)),
             socket: emulated.socket.clone(),
         })
@@ -174,6 +176,7 @@ impl Table {
             parent: sf.parent.clone(),
             rdma_device: sf.rdma_device.clone(),
             representor: sf.representor.clone(),
+            vhca_id: sf.vhca_id,
         })
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use virtnet_model::{Change, ControllerState, Function, HotplugRequest, Mac, PartError, Target};
+use virtnet_model::{Change, ControllerState, Function, HotplugRequest, Mac, Moderation, PartError, Target};
 
 use crate::jobs::{Job, Subject};
 use crate::limits::Bounds;
@@ -27,6 +27,7 @@ pub(crate) enum Command {
     Hotplug(HotplugRequest, Plugging, Reply<Function>),
     Unplug(Target, Reply<()>),
     Modify(Target, Change, Reply<()>),
+    Moderate(Target, Moderation, Reply<()>),
     SetUpdating(bool, Reply<()>),
     Stop(Stop, Reply<()>),
 }
@@ -191,7 +192,10 @@ impl<D: DeviceModel> Task<D> {
                     drop(plugging);
                     answer(reply, Err(error));
                 }
-                Command::Unplug(_, reply) | Command::Modify(_, _, reply) | Command::SetUpdating(_, reply) => {
+                Command::Unplug(_, reply)
+                | Command::Modify(_, _, reply)
+                | Command::Moderate(_, _, reply)
+                | Command::SetUpdating(_, reply) => {
                     answer(reply, Err(error));
                 }
                 Command::Stop(stop, reply) => {
@@ -323,6 +327,9 @@ impl<D: DeviceModel> Session<D> {
             }
             Command::Unplug(target, reply) => answer(reply, self.unplug(&target).await),
             Command::Modify(target, change, reply) => answer(reply, self.modify(&target, &change).await),
+            Command::Moderate(target, moderation, reply) => {
+                answer(reply, self.moderate(&target, moderation).await);
+            }
             Command::SetUpdating(updating, reply) => {
                 let result = self.shared.with(|table| table.updating = updating);
                 self.shared.notifier.notify();
@@ -417,6 +424,11 @@ impl<D: DeviceModel> Session<D> {
                 self.confirm(place, &emulation, result)
             }
         }
+    }
+
+    async fn moderate(&mut self, target: &Target, moderation: Moderation) -> Result<(), PartError> {
+        let place = self.shared.with(|table| table.admit_moderate(target))??;
+        self.device.moderate(place, moderation).await
     }
 
     /// Does a job; one that fails is left aside until the next retry.

@@ -100,6 +100,10 @@ pub enum Refusal {
     TransitionalUnsupported,
     /// A live update is running.
     Updating,
+    /// The function is being moved.
+    Migrating,
+    /// The controller's generation has no such thing.
+    NotInGeneration,
     /// The bridge is not there.
     BridgeNotFound,
     /// A port of this name is someone else's.

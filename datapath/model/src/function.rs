@@ -78,6 +78,9 @@ pub struct SubFunction {
     pub rdma_device: Option<String>,
     /// The name of its representor netdev, as the controller reports it.
     pub representor: IfName,
+    /// The number that the device's firmware has for it (its VHCA id), where there is one.
+    #[serde(default)]
+    pub vhca_id: Option<u16>,
 }
 
 impl SubFunction {
@@ -94,6 +97,7 @@ impl SubFunction {
             parent: parent.to_owned(),
             rdma_device: None,
             representor: representor_name(port, number),
+            vhca_id: None,
         }
     }
 }
@@ -128,6 +132,12 @@ pub struct Function {
     pub driver: HostDriver,
     /// The features that the driver accepted of those offered; `None`: no driver has got so far.
     pub negotiated: Option<Features>,
+    /// The MSI-X vector that the driver gave to changes of the configuration; `None`: it has given none.
+    #[serde(default)]
+    pub config_vector: Option<u16>,
+    /// It is being moved, and what is asked of it has to wait (the guide, section 1.1.4).
+    #[serde(default)]
+    pub migrating: bool,
     /// The SF behind it; `None` where the port had none left when the function came to be.
     pub sf: Option<SubFunction>,
     /// The vhost-user socket of a function that a virtual machine's front end connects to.

@@ -29,6 +29,7 @@ mod net;
 mod netdevs;
 pub mod pairs;
 mod pci;
+mod queues;
 mod sf;
 mod switch;
 
@@ -44,5 +45,6 @@ pub use links::{Link, LinkChange, Links};
 pub use net::{BridgeName, IfName, Mac, Mtu, ParseError, VlanId};
 pub use netdevs::Netdevs;
 pub use pci::{Bdf, PfId, QueueSize, VfId, Vuid};
+pub use queues::{Moderation, PACKET_LENGTHS, PeriodMode, QueueCounters, QueueRole, QueueState, Queues};
 pub use sf::{EswitchPort, SfNumber, Uplink, phys_port_name_of, representor_name, sf_of};
 pub use switch::{Owner, Port, PortSettings, Switch, SwitchChange, SwitchState};

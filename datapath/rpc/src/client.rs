@@ -13,11 +13,12 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use virtnet_controller::Notifier;
 use virtnet_model::{
-    Change, Controller, ControllerState, Events, Function, HotplugRequest, PartError, Target,
+    Change, Controller, ControllerState, Events, Function, HotplugRequest, Moderation, PartError, QueueState,
+    Queues, Target,
 };
 
 use crate::link::{Caller, Incoming, Link};
-use crate::method::{self, Modify, Unplug};
+use crate::method::{self, Moderate, Modify, QueuesOf, Unplug};
 
 /// The first wait after a connection was refused or ended; it doubles up to [`LAST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -148,6 +149,17 @@ impl Controller for Client {
 
     fn events(&self) -> Events {
         self.notifier.events()
+    }
+}
+
+#[async_trait]
+impl Queues for Client {
+    async fn queues(&self, target: &Target) -> Result<Vec<QueueState>, PartError> {
+        self.call(method::QUEUES, &QueuesOf { target: target.clone() }).await
+    }
+
+    async fn moderate(&self, target: &Target, moderation: Moderation) -> Result<(), PartError> {
+        self.call(method::MODERATE, &Moderate { target: target.clone(), moderation }).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! The methods of a controller's socket, and their parameters. Each answers with what its constant says.
 
 use serde::{Deserialize, Serialize};
-use virtnet_model::{Change, Target};
+use virtnet_model::{Change, Generation, Moderation, Target};
 
 /// The device table and the limits: a [`ControllerState`](virtnet_model::ControllerState).
 pub const OBSERVE: &str = "observe";
@@ -12,6 +12,10 @@ pub const HOTPLUG: &str = "hotplug";
 pub const UNPLUG: &str = "unplug";
 /// Changes settings; takes a [`Modify`] and answers with null.
 pub const MODIFY: &str = "modify";
+/// The queues of a function; takes a [`QueuesOf`] and answers with [`QueueState`](virtnet_model::QueueState)s.
+pub const QUEUES: &str = "queues";
+/// When a driver is interrupted for what it receives; takes a [`Moderate`] and answers with null.
+pub const MODERATE: &str = "moderate";
 /// From now on [`CHANGED`] is told on this connection; answers with null.
 pub const SUBSCRIBE: &str = "subscribe";
 /// Told, not asked: what [`OBSERVE`] answers may be another by now. Several changes may be told at once.
@@ -23,6 +27,13 @@ pub const VERSION: &str = "version";
 
 /// Lets the controller begin anew, without parameters; functions stay. Answers with null at once.
 pub const RESTART: &str = "restart";
+
+/// How the service is: a [`Health`].
+pub const HEALTH: &str = "health";
+/// Whether a virtnet.conf can be used here; takes a [`Validate`] and answers with a [`Validated`].
+pub const VALIDATE: &str = "validate";
+/// All that is known inside, for who looks for a mistake: JSON of no lasting shape.
+pub const DEBUG: &str = "debug";
 
 /// Begins a live update (the guide, section 1.1.4), without parameters: the installed program takes over, and functions stay.
 /// Answers with null at once; refused while one runs.
@@ -48,6 +59,24 @@ pub struct Modify {
     pub change: Change,
 }
 
+/// Of which function.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueuesOf {
+    /// The function.
+    pub target: Target,
+}
+
+/// Whose interrupts are moderated, and how.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moderate {
+    /// The function.
+    pub target: Target,
+    /// What holds from now on.
+    pub moderation: Moderation,
+}
+
 /// How much is logged.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,6 +95,40 @@ pub enum Level {
     Err,
     /// Everything.
     Debug,
+}
+
+/// How the service is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Whose rules hold.
+    pub generation: Generation,
+    /// Workers that have begun since the service did.
+    pub workers: u64,
+    /// Those of them that hung, were killed or ended by themselves.
+    pub failures: u64,
+    /// Why the last of those ended.
+    pub last_failure: Option<String>,
+    /// What the device was asked to do, did not come to the end of, and was given up; until it comes to the end of something.
+    pub given_up: Vec<String>,
+}
+
+/// What is to be validated.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Validate {
+    /// The text of a virtnet.conf; `None`: that which the next start would read.
+    pub conf: Option<String>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validated {
+    /// The file that was read; `None`: the text was sent, or there is no file.
+    pub file: Option<String>,
+    /// For what it can't be used.
+    pub errors: Vec<String>,
+    /// What could not be done with it on this device.
+    pub warnings: Vec<String>,
 }
 
 /// Live updates.

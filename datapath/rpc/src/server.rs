@@ -15,11 +15,11 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use virtnet_model::{Controller, Events, HotplugRequest, PartError};
+use virtnet_model::{Events, HotplugRequest, PartError, Queues};
 
 use crate::link::{Incoming, Link};
 use crate::message::Fault;
-use crate::method::{self, Modify, Unplug};
+use crate::method::{self, Moderate, Modify, QueuesOf, Unplug};
 
 /// Requests of one connection that are under way or whose answers were not read; it is read from again when there is room.
 const IN_FLIGHT: usize = 16;
@@ -59,13 +59,13 @@ pub trait Extra: Send + Sync + fmt::Debug + 'static {
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
-    controller: Arc<dyn Controller>,
+    controller: Arc<dyn Queues>,
     extra: Arc<dyn Extra>,
 }
 
 impl Server {
     /// On a socket that listens.
-    pub fn new(listener: UnixListener, controller: Arc<dyn Controller>, extra: Arc<dyn Extra>) -> Self {
+    pub fn new(listener: UnixListener, controller: Arc<dyn Queues>, extra: Arc<dyn Extra>) -> Self {
         Self { listener, controller, extra }
     }
 
@@ -95,11 +95,7 @@ impl Server {
 }
 
 /// One connection until its end.
-async fn serve_one(
-    stream: UnixStream,
-    controller: Arc<dyn Controller>,
-    extra: Arc<dyn Extra>,
-) -> io::Result<()> {
+async fn serve_one(stream: UnixStream, controller: Arc<dyn Queues>, extra: Arc<dyn Extra>) -> io::Result<()> {
     let credentials = stream.peer_cred()?;
     let peer = Peer { uid: credentials.uid(), pid: credentials.pid() };
     let mut link = Link::with_lines_of(stream, REQUEST_MAX);
@@ -161,7 +157,7 @@ async fn changed(
 /// Asks a controller by the name of the method; `None`: it is none of a controller's. Who asks for a change is logged, where it
 /// is known.
 pub async fn dispatch(
-    controller: &dyn Controller,
+    controller: &dyn Queues,
     by: Option<Peer>,
     method: &str,
     params: &RawValue,
@@ -185,6 +181,16 @@ pub async fn dispatch(
                 let Modify { target, change } = read(method, params)?;
                 let done = controller.modify(&target, &change).await;
                 log(by, &format!("modify {target}: {change}"), done.as_ref().err());
+                done?;
+            }
+            method::QUEUES => {
+                let QueuesOf { target } = read(method, params)?;
+                return Ok(Some(raw(&controller.queues(&target).await?)?));
+            }
+            method::MODERATE => {
+                let Moderate { target, moderation } = read(method, params)?;
+                let done = controller.moderate(&target, moderation).await;
+                log(by, &format!("moderate {target}: {moderation:?}"), done.as_ref().err());
                 done?;
             }
             _ => return Ok(None),

@@ -164,6 +164,7 @@ impl Default for Timing {
                 (Effect::DevicePlug, ms(20)),
                 (Effect::DeviceUnplug, ms(20)),
                 (Effect::DeviceConfigure, ms(1)),
+                (Effect::DeviceModerate, ms(1)),
             ]
             .into(),
             jitter_percent: 0,

@@ -8,7 +8,8 @@ use futures::StreamExt;
 use tokio::task::AbortHandle;
 use virtnet_controller::Engine;
 use virtnet_model::{
-    Change, Controller, ControllerState, Events, Function, HotplugRequest, PartError, Target,
+    Change, Controller, ControllerState, Events, Function, HotplugRequest, Moderation, PartError, QueueState,
+    Queues, Target,
 };
 
 use crate::device::SimDevice;
@@ -114,6 +115,17 @@ impl Controller for SimController {
 
     fn events(&self) -> Events {
         self.shared.events(Part::Controller)
+    }
+}
+
+#[async_trait]
+impl Queues for SimController {
+    async fn queues(&self, target: &Target) -> Result<Vec<QueueState>, PartError> {
+        self.engine(&format!("query the queues of {target}"))?.queues(target).await
+    }
+
+    async fn moderate(&self, target: &Target, moderation: Moderation) -> Result<(), PartError> {
+        self.engine(&format!("moderate {target}"))?.moderate(target, moderation).await
     }
 }
 

@@ -10,16 +10,20 @@ use virtnet_controller::{
     UplinkMode,
 };
 use virtnet_model::{
-    EswitchPort, FirmwareValues, HostPower, PartError, PfId, Refusal, SfNumber, Uplink, representor_name,
+    EswitchPort, FirmwareValues, HostPower, Moderation, PartError, PfId, QueueState, Refusal, SfNumber,
+    Uplink, representor_name,
 };
 
 use crate::effect::{Effect, Part};
 use crate::links::uplink_netdev;
+use crate::queues::FunctionQueues;
 use crate::shared::Shared;
 use crate::world::{Action, World};
 
 /// The first number of an SF's own RDMA device; those below are the ports'.
 const FIRST_RDMA: u32 = 2;
+/// The first VHCA id of an SF; those below are of the ports' own functions, on the DPU and on the host.
+const FIRST_VHCA: u16 = 4;
 
 /// The uplinks, each with the default MTU.
 fn uplink_mtus(bonded: bool) -> BTreeMap<Uplink, u32> {
@@ -31,6 +35,7 @@ fn uplink_mtus(bonded: bool) -> BTreeMap<Uplink, u32> {
 #[derive(Debug)]
 pub(crate) struct Device {
     pub(crate) functions: BTreeMap<Place, Emulated>,
+    pub(crate) queues: BTreeMap<Place, FunctionQueues>,
     pub(crate) sfs: BTreeMap<SfKey, Sf>,
     pub(crate) uplink_mtus: BTreeMap<Uplink, u32>,
     watchers: Vec<mpsc::UnboundedSender<DeviceEvent>>,
@@ -40,6 +45,7 @@ impl Device {
     pub(crate) fn new(uplinks: UplinkMode) -> Self {
         Self {
             functions: BTreeMap::new(),
+            queues: BTreeMap::new(),
             sfs: BTreeMap::new(),
             uplink_mtus: uplink_mtus(uplinks == UplinkMode::Lag),
             watchers: Vec::new(),
@@ -49,6 +55,7 @@ impl Device {
     /// Functions and SFs are volatile. Whoever watched has to watch anew.
     pub(crate) fn power_cycle(&mut self) {
         self.functions.clear();
+        self.queues.clear();
         self.sfs.clear();
         for mtu in self.uplink_mtus.values_mut() {
             *mtu = 1500;
@@ -87,7 +94,10 @@ impl World {
     pub(crate) fn set_function(&mut self, place: Place, function: Option<Emulated>) {
         match &function {
             Some(emulated) => self.device.functions.insert(place, emulated.clone()),
-            None => self.device.functions.remove(&place),
+            None => {
+                self.device.queues.remove(&place);
+                self.device.functions.remove(&place)
+            }
         };
         self.device.emit(&DeviceEvent::Function(place, function));
     }
@@ -151,6 +161,7 @@ impl World {
             rdma_device: Some(self.free_rdma_device()),
             representor: representor_name(key.port, number),
             foreign,
+            vhca_id: self.free_vhca_id(),
         };
         self.device.sfs.insert(key, sf.clone());
         self.device.emit(&DeviceEvent::Sf(key, Some(sf)));
@@ -165,6 +176,11 @@ impl World {
             .map(|index| format!("mlx5_{index}"))
             .find(|name| !taken.contains(name.as_str()))
             .unwrap_or_else(|| unreachable!("fewer SFs than numbers"))
+    }
+
+    fn free_vhca_id(&self) -> Option<u16> {
+        let taken: BTreeSet<u16> = self.device.sfs.values().filter_map(|sf| sf.vhca_id).collect();
+        (FIRST_VHCA..=u16::MAX).find(|id| !taken.contains(id))
     }
 
     /// Removes an SF that no function uses, and its representor with it.
@@ -314,5 +330,13 @@ impl DeviceModel for SimDevice {
 
     async fn configure(&self, place: Place, emulation: &Emulation) -> Result<(), PartError> {
         self.0.perform(Effect::DeviceConfigure, |world| world.configure(place, emulation)).await
+    }
+
+    async fn queues(&self, place: Place) -> Result<Vec<QueueState>, PartError> {
+        self.0.with(|world| world.queues(place))
+    }
+
+    async fn moderate(&self, place: Place, moderation: Moderation) -> Result<(), PartError> {
+        self.0.perform(Effect::DeviceModerate, |world| world.moderate(place, moderation)).await
     }
 }

@@ -34,11 +34,13 @@ pub enum Effect {
     DeviceUnplug,
     /// [`virtnet_controller::DeviceModel::configure`].
     DeviceConfigure,
+    /// [`virtnet_controller::DeviceModel::moderate`].
+    DeviceModerate,
 }
 
 impl Effect {
     /// Every effect.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Hotplug,
         Self::Unplug,
         Self::Modify,
@@ -51,6 +53,7 @@ impl Effect {
         Self::DevicePlug,
         Self::DeviceUnplug,
         Self::DeviceConfigure,
+        Self::DeviceModerate,
     ];
 }
 

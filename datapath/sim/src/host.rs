@@ -10,6 +10,7 @@ use virtnet_model::{
 };
 
 use crate::effect::{Effect, Part};
+use crate::queues::CONFIG_VECTOR;
 use crate::shared::Shared;
 use crate::world::{Action, World};
 
@@ -58,7 +59,7 @@ impl World {
         Bdf::from_raw(raw?)
     }
 
-    fn at(&self, bdf: Bdf) -> Result<Place, PartError> {
+    pub(crate) fn at(&self, bdf: Bdf) -> Result<Place, PartError> {
         let has = |emulated: &Emulated| emulated.bdf == Some(bdf);
         self.device.functions.iter().find(|(_, emulated)| has(emulated)).map(|(place, _)| *place).ok_or_else(
             || {
@@ -90,11 +91,16 @@ impl World {
         for place in places {
             match place {
                 Place::Vf(..) => self.set_function(place, None),
-                Place::Static(_) | Place::Slot(_) => self.edit_function(place, |emulated| {
-                    emulated.bdf = None;
-                    emulated.driver = HostDriver::default();
-                    emulated.negotiated = None;
-                }),
+                Place::Static(_) | Place::Slot(_) => {
+                    self.reset_queues(place);
+                    self.edit_function(place, |emulated| {
+                        emulated.bdf = None;
+                        emulated.driver = HostDriver::default();
+                        emulated.negotiated = None;
+                        emulated.config_vector = None;
+                        emulated.migrating = false;
+                    });
+                }
             }
         }
         self.touch(Part::Host);
@@ -161,23 +167,25 @@ impl World {
             let settings = &emulation.settings;
             settings.features.negotiated(driver, settings.transitional)
         });
-        let agreed = negotiated.is_some();
-        if agreed {
-            self.edit_function(place, |emulated| {
-                emulated.driver.in_use = true;
-                emulated.negotiated = negotiated;
-            });
-        }
-        agreed
+        let Some(negotiated) = negotiated else { return false };
+        self.set_queues_up(place, &negotiated);
+        self.edit_function(place, |emulated| {
+            emulated.driver.in_use = true;
+            emulated.negotiated = Some(negotiated);
+            emulated.config_vector = Some(CONFIG_VECTOR);
+        });
+        true
     }
 
     /// `echo BDF > /sys/bus/pci/drivers/virtio-pci/unbind`. A static PF's VFs go with its driver.
     pub(crate) fn unbind(&mut self, bdf: Bdf) -> Result<(), PartError> {
         let place = self.at(bdf)?;
         self.host.unbound.insert(place);
+        self.reset_queues(place);
         self.edit_function(place, |emulated| {
             emulated.driver.in_use = false;
             emulated.negotiated = None;
+            emulated.config_vector = None;
         });
         if let Place::Static(pf) = place {
             self.remove_vfs(pf);

@@ -10,6 +10,7 @@ use virtnet_model::{
 };
 
 use crate::effect::{Counters, Effect, Hook, Part, When};
+use crate::queues::Misuse;
 use crate::sim::Sim;
 use crate::world::Action;
 
@@ -63,6 +64,25 @@ impl Sim {
     /// `echo N > sriov_numvfs` of a static PF: from one number to another only by way of 0.
     pub fn write_num_vfs(&self, pf: PfId, num_vfs: u16) -> Result<(), PartError> {
         self.shared().with(|world| world.write_num_vfs(pf, num_vfs))
+    }
+
+    /// So many packets of so many bytes each, the Ethernet header included, go through a queue that the driver has set up.
+    pub fn traffic(&self, bdf: Bdf, queue: u16, bytes: u32, packets: u32) -> Result<(), PartError> {
+        self.shared().with(|world| world.traffic(bdf, queue, bytes, packets))
+    }
+
+    /// The driver does something wrong with a queue that it has set up, so many times.
+    pub fn misuse(&self, bdf: Bdf, queue: u16, misuse: Misuse, times: u32) -> Result<(), PartError> {
+        self.shared().with(|world| world.misuse(bdf, queue, misuse, times))
+    }
+
+    /// The virtual machine that has the function begins to be moved, or has been.
+    pub fn set_migrating(&self, bdf: Bdf, migrating: bool) -> Result<(), PartError> {
+        self.shared().with(|world| {
+            let place = world.at(bdf)?;
+            world.edit_function(place, |emulated| emulated.migrating = migrating);
+            Ok(())
+        })
     }
 
     /// Whether the driver of the function over this SF sees its link up.

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use virtnet_controller::DeviceModel;
-use virtnet_model::{Controller, Firmware, Host, Links, Netdevs, Switch};
+use virtnet_model::{Controller, Firmware, Host, Links, Netdevs, Queues, Switch};
 
 use crate::config::SimConfig;
 use crate::controller::SimController;
@@ -93,6 +93,11 @@ impl Sim {
 
     /// The controller, whichever process is behind its socket.
     pub fn controller(&self) -> Arc<dyn Controller> {
+        Arc::<SimController>::clone(&self.0.controller)
+    }
+
+    /// The same, which tells of queues too.
+    pub fn queues(&self) -> Arc<dyn Queues> {
         Arc::<SimController>::clone(&self.0.controller)
     }
 

@@ -1,7 +1,8 @@
 //! A function as JSON: [`Device`], with the names that the guide's `virtnet list` has (section 1.3.2). Pure.
 //!
-//! What is not known is left out, as are `sf_vhca_id` and `msix_config_vector`, which the controller does not tell.
+//! What is not known is left out.
 
+use std::fmt::LowerHex;
 use std::path::Path;
 
 use serde::Serialize;
@@ -9,6 +10,8 @@ use virtnet_model::{
     Bdf, Feature, Features, Function, FunctionId, FunctionKind, IfName, Mac, Mtu, PfId, QueueSize, SfNumber,
     VfId, Vuid,
 };
+
+use crate::queue::Queue;
 
 /// A function as `list` shows it, and with [`Details`] as `query` does.
 #[derive(Debug, Serialize)]
@@ -24,11 +27,15 @@ pub(crate) struct Device<'a> {
     bdf: String,
     #[serde(flatten)]
     sf: Option<Sf<'a>>,
+    msix_config_vector: String,
     num_msix: u16,
     max_queues: u16,
     max_queues_size: QueueSize,
     net_mac: String,
     net_mtu: Mtu,
+    /// That it is being moved, where it is (the guide, section 1.1.4).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
     #[serde(flatten)]
     details: Option<Details<'a>>,
 }
@@ -43,6 +50,8 @@ struct Sf<'a> {
     sf_rep_net_ifindex: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sf_rdma_device: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sf_vhca_id: Option<String>,
 }
 
 /// What only `query` shows.
@@ -57,6 +66,8 @@ struct Details<'a> {
     driver_loaded: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     socket: Option<&'a Path>,
+    #[serde(rename = "enabled-queues-info", skip_serializing_if = "Option::is_none")]
+    queues: Option<Vec<Queue>>,
 }
 
 /// Features, as `-f` takes them and as the specification names them.
@@ -87,6 +98,7 @@ impl<'a> Device<'a> {
             sf_rep_net_device: &sf.representor,
             sf_rep_net_ifindex: ifindex(&sf.representor),
             sf_rdma_device: sf.rdma_device.as_deref(),
+            sf_vhca_id: sf.vhca_id.map(hex),
         });
         Self {
             pf_id: vf.is_none().then_some(pf),
@@ -96,26 +108,41 @@ impl<'a> Device<'a> {
             vuid: &function.vuid,
             bdf: bdf(function.bdf),
             sf,
+            msix_config_vector: hex(function.config_vector.unwrap_or(NO_VECTOR)),
             num_msix: function.num_msix,
             max_queues: function.max_queues,
             max_queues_size: function.max_queue_size,
             net_mac: mac(function.mac),
             net_mtu: function.mtu,
+            status: function.migrating.then_some("migrating"),
             details: None,
         }
     }
 
-    /// The same with all that is known.
-    pub(crate) fn in_full(function: &'a Function, ifindex: &dyn Fn(&IfName) -> Option<u32>) -> Self {
+    /// The same with all that is known; of queues, those that are to be shown.
+    pub(crate) fn in_full(
+        function: &'a Function,
+        queues: Option<Vec<Queue>>,
+        ifindex: &dyn Fn(&IfName) -> Option<u32>,
+    ) -> Self {
         let details = Details {
             transitional: function.transitional.into(),
             supported_features: FeatureSet::of(&function.features),
             driver_features: function.negotiated.as_ref().map(FeatureSet::of),
             driver_loaded: function.driver.in_use,
             socket: function.socket.as_deref(),
+            queues,
         };
         Self { details: Some(details), ..Self::of(function, ifindex) }
     }
+}
+
+/// What a register has that names no MSI-X vector (virtio 1.2, section 4.1.5.1.2).
+pub(crate) const NO_VECTOR: u16 = 0xffff;
+
+/// A number in hexadecimal, as the guide shows it.
+pub(crate) fn hex(number: impl LowerHex) -> String {
+    format!("{number:#x}")
 }
 
 /// An address on the host's bus; zero where the host has given none.
@@ -155,7 +182,9 @@ mod tests {
             transitional: false,
             driver: HostDriver::default(),
             negotiated: None,
-            sf: Some(SubFunction { rdma_device: Some("mlx5_7".to_owned()), ..sf }),
+            config_vector: Some(0),
+            migrating: false,
+            sf: Some(SubFunction { rdma_device: Some("mlx5_7".to_owned()), vhca_id: Some(0x192), ..sf }),
             socket: None,
         }
     }
@@ -166,19 +195,28 @@ mod tests {
         let text = serde_json::to_string(&Device::of(&function(), &ifindex)).unwrap();
         let guide = r#"{"vf_id":0,"parent_pf_id":0,"function_type":"VF","vuid":"VNETS0D0F2VF1","bdf":"83:00.6",
             "sf_num":3000,"sf_parent_device":"mlx5_0","sf_rep_net_device":"en3f0pf0sf3000","sf_rep_net_ifindex":19,
-            "sf_rdma_device":"mlx5_7","num_msix":10,"max_queues":4,"max_queues_size":256,
+            "sf_rdma_device":"mlx5_7","sf_vhca_id":"0x192","msix_config_vector":"0x0","num_msix":10,"max_queues":4,"max_queues_size":256,
             "net_mac":"5A:94:07:04:F6:1C","net_mtu":1500}"#;
         assert_eq!(text, guide.split_whitespace().collect::<String>());
     }
 
     #[test]
     fn what_is_not_known_is_left_out() {
-        let function = Function { bdf: None, sf: None, ..function() };
-        let value = serde_json::to_value(Device::in_full(&function, &|_| None)).unwrap();
+        let function = Function { bdf: None, sf: None, config_vector: None, ..function() };
+        let value = serde_json::to_value(Device::in_full(&function, None, &|_| None)).unwrap();
+        assert_eq!(value["msix_config_vector"], "0xffff");
         assert_eq!(value["bdf"], "00:00.0");
-        for absent in
-            ["pf_id", "sf_num", "sf_rep_net_device", "sf_rep_net_ifindex", "driver_features", "socket"]
-        {
+        for absent in [
+            "pf_id",
+            "sf_num",
+            "sf_vhca_id",
+            "status",
+            "enabled-queues-info",
+            "sf_rep_net_device",
+            "sf_rep_net_ifindex",
+            "driver_features",
+            "socket",
+        ] {
             assert!(value.get(absent).is_none(), "{absent}");
         }
         assert_eq!(value["driver_loaded"], false);

@@ -5,16 +5,20 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | `hotplug`, `unplug`, `list`, `query`, `modify`, `log`, `version`, `update`, `restart`, `completion` | each command's arguments and what it does |
+//! | `hotplug`, `unplug`, `list`, `query`, `modify`, `log`, `version`, `restart`, `validate`, `update`, `health`, `debug`, `stats`, `completion` | each command's arguments and what it does |
+//! | `generation` | what only the later generation has (pure) |
 //! | `value` | arguments from text (pure) |
 //! | `which` | which function is meant by an index or a VUID (pure) |
 //! | `uplink` | which uplink is meant by an RDMA device (pure) |
-//! | `device` | a function as JSON (pure) |
+//! | `device`, `queue` | a function and a queue as JSON (pure) |
 //! | `netdev` | what the system knows of a representor |
 //! | `output` | standard output, standard error and the advice that goes there |
 
 mod completion;
+mod debug;
 mod device;
+mod generation;
+mod health;
 mod hotplug;
 mod list;
 mod log;
@@ -22,10 +26,13 @@ mod modify;
 mod netdev;
 mod output;
 mod query;
+mod queue;
 mod restart;
+mod stats;
 mod unplug;
 mod update;
 mod uplink;
+mod validate;
 mod value;
 mod version;
 mod which;
@@ -80,6 +87,14 @@ enum Command {
     Update(update::Arguments),
     /// Let the controller begin anew; functions stay
     Restart(restart::Arguments),
+    /// Say whether a virtnet.conf can be used on this DPU (later generation)
+    Validate(validate::Arguments),
+    /// Tell how the controller and its functions are (later generation)
+    Health(health::Arguments),
+    /// Print all that the controller knows inside, in a shape that may change without notice (later generation)
+    Debug(debug::Arguments),
+    /// Print the packets that went through a function's queues (later generation)
+    Stats(stats::Arguments),
     /// Print a script that completes this command's words in a shell
     Completion(completion::Arguments),
 }
@@ -111,6 +126,10 @@ fn run(socket: &Path, command: Command) -> anyhow::Result<String> {
             Command::Version(version::Arguments {}) => version::run(&service).await,
             Command::Update(arguments) => update::run(&arguments, &service).await,
             Command::Restart(restart::Arguments {}) => restart::run(&service).await,
+            Command::Validate(arguments) => validate::run(&arguments, &service).await,
+            Command::Health(arguments) => health::run(&arguments, &service).await,
+            Command::Debug(debug::Arguments {}) => debug::run(&service).await,
+            Command::Stats(arguments) => stats::run(&arguments, &service).await,
             Command::Completion(arguments) => Ok(completion::run(&arguments, Arguments::command())),
         }
     })

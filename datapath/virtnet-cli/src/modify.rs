@@ -1,12 +1,15 @@
 //! `virtnet modify`: changes settings of a function (the guide, section 1.1.2), or those that a VF will be made with.
 
-use clap::{ArgGroup, Subcommand};
-use virtnet_model::{Change, Controller, ControllerState, Features, Mac, Mtu, QueueSize, Target};
+use clap::{ArgGroup, Subcommand, ValueEnum};
+use virtnet_model::{
+    Change, Controller, ControllerState, Features, Mac, Moderation, Mtu, PeriodMode, QueueSize, Queues,
+    Target,
+};
 use virtnet_rpc::Client;
 
-use crate::output;
 use crate::value::{features, number};
 use crate::which::{self, Which};
+use crate::{generation, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +20,11 @@ Examples:
 On the host the driver must be unbound before, and can be bound again afterwards:
   echo 0000:85:04.5 > /sys/bus/pci/drivers/virtio-pci/unbind
   echo 0000:85:04.5 > /sys/bus/pci/drivers/virtio-pci/bind";
+
+const QUEUE_EXAMPLES: &str = "\
+Examples:
+  virtnet modify -p 0 -v 0 queue -e event -n 10 -c 30
+  virtnet modify -p 0 -v 0 queue -e cqe -n 0 -c 0   Interrupts for each packet again";
 
 /// What `modify` is told.
 #[derive(Debug, clap::Args)]
@@ -33,6 +41,41 @@ enum What {
     /// The function's own settings; a VF that the host has not made yet is made with them
     #[command(after_help = EXAMPLES)]
     Device(Device),
+    /// When the driver is interrupted for what it receives; it may have the function meanwhile (later generation)
+    #[command(after_help = QUEUE_EXAMPLES)]
+    Queue(Queue),
+}
+
+/// When it is interrupted: once so many packets are there, or so much time has passed.
+#[derive(Debug, clap::Args)]
+struct Queue {
+    /// From when on the time runs
+    #[arg(short = 'e', long = "period_mode", value_enum)]
+    period_mode: Mode,
+    /// The time in microseconds; 0: at once
+    #[arg(short = 'n', long)]
+    period: u16,
+    /// The packets; 0: any number
+    #[arg(short = 'c', long = "max_count")]
+    max_count: u16,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Mode {
+    /// From the last interrupt on
+    Event,
+    /// From the last packet on
+    Cqe,
+}
+
+impl From<Queue> for Moderation {
+    fn from(Queue { period_mode, period, max_count }: Queue) -> Self {
+        let mode = match period_mode {
+            Mode::Event => PeriodMode::Event,
+            Mode::Cqe => PeriodMode::Completion,
+        };
+        Self { mode, period, max_count }
+    }
 }
 
 /// The settings, of which there must be one.
@@ -84,8 +127,17 @@ fn plan(which: &Which, change: Change, state: &ControllerState) -> anyhow::Resul
 
 /// Runs it.
 pub(crate) async fn run(arguments: Arguments, service: &Client) -> anyhow::Result<String> {
-    let Arguments { which, what: What::Device(device) } = arguments;
-    let (target, change) = plan(&which, device.into(), &service.observe().await?)?;
-    service.modify(&target, &change).await?;
+    let Arguments { which, what } = arguments;
+    let state = service.observe().await?;
+    match what {
+        What::Device(device) => {
+            let (target, change) = plan(&which, device.into(), &state)?;
+            service.modify(&target, &change).await?;
+        }
+        What::Queue(queue) => {
+            generation::later(state.limits.generation, "modify … queue", "do without it")?;
+            service.moderate(&which::target(which.find(&state)?)?, queue.into()).await?;
+        }
+    }
     output::done()
 }

@@ -1,7 +1,9 @@
 //! Which function is meant: [`Which`], by its index or its VUID, and the [`Target`] that it is to the controller. Pure.
 
 use anyhow::{Context, bail};
-use virtnet_model::{ControllerState, Function, FunctionId, FunctionKind, PfId, Target, VfId, Vuid};
+use virtnet_model::{
+    ControllerState, Function, FunctionId, FunctionKind, PartError, PfId, Refusal, Target, VfId, Vuid,
+};
 
 use crate::value::number;
 
@@ -24,6 +26,11 @@ impl Which {
     /// The place in the device table, where it is named by that.
     fn id(&self) -> Option<FunctionId> {
         self.pf.map(|pf| FunctionId { pf, vf: self.vf })
+    }
+
+    /// Whether a function is named.
+    pub(crate) fn is_named(&self) -> bool {
+        self.pf.is_some() || self.vuid.is_some()
     }
 
     /// The VF, where it is one that the host has not made.
@@ -53,6 +60,12 @@ impl Which {
             .find(|function| function.vuid == *vuid)
             .with_context(|| format!("nothing has the VUID {vuid}: {SEE}"))
     }
+}
+
+/// Whether the function that was asked of is no more.
+pub(crate) fn is_gone(error: &anyhow::Error) -> bool {
+    let refusal = error.downcast_ref::<PartError>().and_then(PartError::refusal);
+    matches!(refusal, Some(Refusal::NoSuchFunction | Refusal::NoSuchVf))
 }
 
 /// What the function is to the controller: with its whole identity, so that no other is met if it goes meanwhile.

@@ -14,7 +14,7 @@ use virtnet_netlink::Taps;
 use virtnet_rpc::{Client, DEFAULT_SOCKET};
 use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
 use virtnet_telemetry::{LogArguments, LogLevel};
-use virtnetd::parent::{self, Config, Wish};
+use virtnetd::parent::{self, Config, Patience, Wish};
 use virtnetd::{host, recovery, socket, worker};
 
 /// Threads of the parent, which only passes on what others say.
@@ -161,7 +161,18 @@ async fn run_parent(serve: Serve, logs: LogArguments, log: LogLevel) -> anyhow::
     tracing::info!(socket = %socket.display(), "serves a SIMULATED DPU");
     let log_arguments = logs.to_arguments();
     let worker = watch::Sender::new(None);
-    let config = Config { conf, conf_file: config, program, listening, recovery, log_arguments, log, worker };
+    let patience = Patience::default();
+    let config = Config {
+        conf,
+        conf_file: config,
+        program,
+        listening,
+        recovery,
+        log_arguments,
+        log,
+        worker,
+        patience,
+    };
     parent::run(config, sim, wishes).await
 }
 

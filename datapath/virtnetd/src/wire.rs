@@ -1,8 +1,10 @@
 //! What parent and worker say to each other, beside the methods of a controller, which the parent asks.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use virtnet_controller::{DeviceEvent, DeviceState, Emulation, Place, SfKey};
-use virtnet_model::{Change, PfId, SfNumber, Uplink, VfId};
+use virtnet_model::{Change, Moderation, PfId, SfNumber, Uplink, VfId};
 
 /// Parent to worker: begin to serve; takes a [`Start`].
 pub(crate) const START: &str = "start";
@@ -21,6 +23,8 @@ pub(crate) const WATCH: &str = "watch";
 pub(crate) const EVENT: &str = "event";
 /// Worker to parent: do something to the device; takes a [`DeviceCall`].
 pub(crate) const DEVICE: &str = "device";
+/// Worker to parent: the queues of the function at a [`Place`], as [`QueueState`](virtnet_model::QueueState)s.
+pub(crate) const QUEUES: &str = "device.queues";
 /// Worker to parent: what is kept of VFs to come.
 pub(crate) const RECALL: &str = "recall";
 /// Worker to parent: keep this of a VF to come; takes a [`Keep`].
@@ -68,6 +72,20 @@ pub(crate) enum DeviceCall {
     Plug(u16, Emulation),
     Unplug(u16),
     Configure(Place, Emulation),
+    Moderate(Place, Moderation),
+}
+
+impl fmt::Display for DeviceCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateSf(uplink, number) => write!(f, "make SF {number} on {uplink}"),
+            Self::DestroySf(sf) => write!(f, "destroy {sf}"),
+            Self::Plug(slot, emulation) => write!(f, "plug {} into slot {slot}", emulation.settings.mac),
+            Self::Unplug(slot) => write!(f, "unplug from slot {slot}"),
+            Self::Configure(place, _) => write!(f, "configure {place}"),
+            Self::Moderate(place, _) => write!(f, "moderate the interrupts of {place}"),
+        }
+    }
 }
 
 /// What is to be known of a VF to come by the next worker; an empty change: nothing.

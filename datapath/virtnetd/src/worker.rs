@@ -17,7 +17,9 @@ use virtnet_controller::conf::Conf;
 use virtnet_controller::{
     DeviceEvent, DeviceModel, DeviceWatch, Emulation, Engine, Memory, Place, Prepared, SfKey, Stop,
 };
-use virtnet_model::{Change, Controller, ErrorKind, Events, PartError, PfId, SfNumber, Uplink, VfId};
+use virtnet_model::{
+    Change, Controller, ErrorKind, Events, Moderation, PartError, PfId, QueueState, SfNumber, Uplink, VfId,
+};
 use virtnet_rpc::{Caller, Fault, Incoming, Link, dispatch, method, raw, read};
 use virtnet_telemetry::LogLevel;
 
@@ -238,6 +240,14 @@ impl DeviceModel for RemoteDevice {
 
     async fn configure(&self, place: Place, emulation: &Emulation) -> Result<(), PartError> {
         self.call(DeviceCall::Configure(place, emulation.clone())).await
+    }
+
+    async fn queues(&self, place: Place) -> Result<Vec<QueueState>, PartError> {
+        self.caller.call(wire::QUEUES, &place).await
+    }
+
+    async fn moderate(&self, place: Place, moderation: Moderation) -> Result<(), PartError> {
+        self.call(DeviceCall::Moderate(place, moderation)).await
     }
 }
 

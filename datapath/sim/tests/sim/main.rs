@@ -8,6 +8,7 @@ mod faults;
 mod generations;
 mod identity;
 mod invariants;
+mod queues;
 mod random;
 mod refusals;
 mod survival;

@@ -11,7 +11,7 @@ use crate::common::{
     config, mac, pf, request, rest, rested, sf, state, static_pf, target, unbind, vf, virtual_function,
 };
 
-fn expect<T: std::fmt::Debug>(result: Result<T, PartError>, refusal: Refusal, message: &str) {
+pub(crate) fn expect<T: std::fmt::Debug>(result: Result<T, PartError>, refusal: Refusal, message: &str) {
     let error = result.unwrap_err();
     assert_eq!(error.refusal(), Some(refusal), "{error}");
     assert!(error.message.contains(message), "{:?} lacks {message:?}", error.message);

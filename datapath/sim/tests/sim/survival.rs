@@ -61,6 +61,7 @@ async fn a_warm_reboot_keeps_pfs_and_takes_vfs() {
         for function in table.values_mut() {
             function.driver.in_use = true;
             function.negotiated = Some(function.features.clone());
+            function.config_vector = Some(0);
         }
     }
     assert_eq!(after, expected, "same addresses, SFs and settings");

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests panic to fail as the tests themselves do")]
 
 mod change;
+mod later;
 mod show;
 mod usage;
 mod world;

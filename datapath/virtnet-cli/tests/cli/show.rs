@@ -7,7 +7,11 @@ use crate::world::{World, command, golden};
 
 /// Two static PFs, a hot-plugged one, and two VFs, in use by the host.
 async fn some_functions() -> World {
-    let world = World::start(&["VIRTIO_NET_EMULATION_NUM_PF=2", "VIRTIO_NET_EMULATION_NUM_VF=4"]).await;
+    fill(World::start(&["VIRTIO_NET_EMULATION_NUM_PF=2", "VIRTIO_NET_EMULATION_NUM_VF=4"]).await).await
+}
+
+/// A world of two static PFs with all that [`some_functions`] has.
+pub(crate) async fn fill(world: World) -> World {
     let words = "hotplug -i mlx5_0 -f 0x230047082b -m 0C:C4:7A:FF:22:93 -t 9000 -n 3 -s 1024";
     world.virtnet(words).ok();
     world.wait_in_use(3).await;
@@ -32,8 +36,9 @@ async fn a_query_tells_all_of_all_functions_or_of_one() {
     golden("query-all.json", &world.virtnet("query -a").ok());
     let one = world.virtnet("query -p 0 -v 1").ok();
     golden("query-vf.json", &one);
-    for same in ["query -u VNETS0D0F0VF2", "query -u VNETS0D0F0VF2 -b", "query --pf 0 --vf 1 --brief"] {
-        assert_eq!(world.virtnet(same).ok(), one, "{same}");
+    assert_eq!(world.virtnet("query -u VNETS0D0F0VF2").ok(), one);
+    for brief in ["query -u VNETS0D0F0VF2 -b", "query --pf 0 --vf 1 --brief"] {
+        golden("query-brief.json", &world.virtnet(brief).ok());
     }
     golden("query-pf.json", &world.virtnet("query -p 2").ok());
 }
@@ -48,9 +53,6 @@ async fn a_query_of_what_is_not_there_says_so() {
     world
         .virtnet("query -u VNETS9D0F0")
         .failed("nothing has the VUID VNETS9D0F0: virtnet list shows what there is");
-    world
-        .virtnet("query -p 0 -q 1")
-        .failed("query queue 1: this controller tells nothing of single queues yet: ask without -q");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,6 +71,58 @@ async fn the_list_says_what_waits_for_a_restart() {
 async fn the_versions_of_the_controller_are_told() {
     let world = World::start(&[]).await;
     golden("version.json", &world.virtnet("version").ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_and_an_update_are_asked_for_and_its_status_is_told() {
+    let world = World::start(&[]).await;
+    golden("restart.json", &world.virtnet("restart").ok());
+    golden("update-start.json", &world.virtnet("update -s").ok());
+    assert_eq!(*world.told.asked.lock().unwrap(), ["restart", "update"]);
+    for words in ["update -t", "update status"] {
+        golden("update-status.json", &world.virtnet(words).ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_is_being_moved_says_so_and_is_not_changed() {
+    let world = some_functions().await;
+    let vf = world.function("VNETS0D0F0VF2").await;
+    world.sim.set_migrating(vf.bdf.unwrap(), true).unwrap();
+    world.wait("the migration", |state| state.functions.values().any(|function| function.migrating)).await;
+    golden("query-migrating.json", &world.virtnet("query -p 0 -v 1").ok());
+    let list: Value = serde_json::from_str(&world.virtnet("list").ok()).unwrap();
+    let moving: Vec<_> =
+        list["devices"].as_array().unwrap().iter().filter(|device| device["status"] == "migrating").collect();
+    assert_eq!(moving.len(), 1);
+    assert_eq!(moving[0]["vuid"], "VNETS0D0F0VF2");
+    world
+        .virtnet("modify -p 0 -v 1 device -t 9000")
+        .failed("modify VF 1 of PF 0: migrating: try again when that has ended");
+    // Others are served as ever.
+    world.unbind("VNETS0D0F0VF1").await;
+    world.virtnet("modify -p 0 -v 0 device -t 9000").ok();
+    world.sim.set_migrating(vf.bdf.unwrap(), false).unwrap();
+    world.unbind("VNETS0D0F0VF2").await;
+    world.virtnet("modify -p 0 -v 1 device -t 9000").ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_guide_does_not_have_is_refused_with_what_to_do() {
+    let world = World::start(&["VIRTIO_NET_EMULATION_NUM_PF=1"]).await;
+    for (words, what, instead) in [
+        ("query -p 0 -q 1", "query -q", "ask without -q"),
+        ("stats -p 0", "stats", "see virtnet query"),
+        ("health", "health", "see virtnet list and virtnet update -t"),
+        ("validate", "validate", "see virtnetd check"),
+        ("debug", "debug", "see virtnet log -l debug"),
+        ("modify -p 0 queue -e event -n 1 -c 1", "modify … queue", "do without it"),
+    ] {
+        world.virtnet(words).failed(&format!(
+            "the controller is of the guide's generation, which has no {what}: {instead}, or set generation to later \
+             in virtnet.conf and restart the controller"
+        ));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

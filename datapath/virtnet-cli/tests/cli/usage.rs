@@ -63,6 +63,12 @@ fn wrong_usage_is_told_before_anything_is_asked() {
         ("query -a -v 0".to_owned(), "cannot be used with".to_owned()),
         ("query -u VNETS0D0F0VF1 -v 0".to_owned(), "cannot be used with".to_owned()),
         ("query -v 0".to_owned(), "<--all|--pf <PF>|--vuid <VUID>>".to_owned()),
+        ("query -a -q 0".to_owned(), "cannot be used with".to_owned()),
+        ("query -p 0 -b -q 0".to_owned(), "cannot be used with".to_owned()),
+        ("modify -p 0 queue -n 1 -c 1".to_owned(), "--period_mode <PERIOD_MODE>".to_owned()),
+        ("modify -p 0 queue -e event -n 65536 -c 1".to_owned(), "65536".to_owned()),
+        ("stats".to_owned(), "<--pf <PF>|--vuid <VUID>>".to_owned()),
+        ("health -a -p 0".to_owned(), "cannot be used with".to_owned()),
         ("log -l warn".to_owned(), "[possible values: info, err, debug]".to_owned()),
         ("log".to_owned(), "--level <LEVEL>".to_owned()),
         ("replug".to_owned(), "unrecognized subcommand".to_owned()),
@@ -81,7 +87,23 @@ fn the_program_tells_its_own_version() {
 
 #[test]
 fn the_help_of_each_command_ends_with_examples() {
-    for words in ["hotplug", "unplug", "list", "query", "modify", "modify -p 0 device", "log", "version"] {
+    for words in [
+        "hotplug",
+        "unplug",
+        "list",
+        "query",
+        "modify",
+        "modify -p 0 device",
+        "modify -p 0 queue",
+        "log",
+        "version",
+        "update",
+        "restart",
+        "validate",
+        "health",
+        "debug",
+        "stats",
+    ] {
         let help = virtnet(Path::new(NOWHERE), &format!("{words} -h")).ok();
         let name = words.split(' ').next().unwrap();
         assert!(help.contains(&format!("Examples:\n  virtnet {name}")), "{help}");

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::task::AbortHandle;
-use virtnet_model::{ControllerState, Function, FunctionId, Vuid};
-use virtnet_rpc::method::{self, Level, Log, Version};
+use virtnet_model::{ControllerState, Function, FunctionId, Generation, Vuid};
+use virtnet_rpc::method::{self, Health, LastUpdate, Level, Log, UpdateStatus, Validate, Validated, Version};
 use virtnet_rpc::{Extra, Fault, Server, raw, read};
 use virtnet_sim::{Sim, SimConfig};
 
@@ -21,6 +21,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     pub(crate) levels: Mutex<Vec<Level>>,
+    /// Of what else something was asked.
+    pub(crate) asked: Mutex<Vec<String>>,
+    /// The texts that were to be validated.
+    pub(crate) validated: Mutex<Vec<Option<String>>>,
+    /// How the service is.
+    pub(crate) health: Mutex<Health>,
 }
 
 #[async_trait]
@@ -39,6 +45,29 @@ impl Extra for Told {
             method::VERSION => {
                 raw(&Version { running: "v24.10.13".to_owned(), installed: "v24.10.16".to_owned() })
             }
+            method::RESTART | method::UPDATE => {
+                self.asked.lock().unwrap().push(name.to_owned());
+                raw(&())
+            }
+            method::UPDATE_STATUS => {
+                let last = LastUpdate { failure: None, seconds: 1.655 };
+                raw(&UpdateStatus { running: false, last: Some(last) })
+            }
+            method::HEALTH => raw(&*self.health.lock().unwrap()),
+            method::VALIDATE => {
+                let Validate { conf } = read(name, params)?;
+                let (file, text) = match &conf {
+                    Some(text) => (None, text.clone()),
+                    None => (Some("/etc/virtnetd/virtnet.conf".to_owned()), String::new()),
+                };
+                let errors =
+                    if text.contains("nonsense") { vec!["line 1: nonsense".to_owned()] } else { vec![] };
+                let warnings =
+                    if errors.is_empty() { vec!["PF_TOTAL_SF is small".to_owned()] } else { vec![] };
+                self.validated.lock().unwrap().push(conf);
+                raw(&Validated { file, errors, warnings })
+            }
+            method::DEBUG => raw(&serde_json::json!({"worker": {"process": 4711}})),
             _ => Err(Fault::no_such_method(name)),
         }
     }
@@ -66,15 +95,25 @@ impl World {
         Self::of(config).await
     }
 
+    /// The same of the later generation.
+    pub(crate) async fn later(firmware: &[&str]) -> Self {
+        let mut config = SimConfig::default();
+        config.set_firmware(firmware).unwrap();
+        config.engine.generation = Generation::Later;
+        Self::of(config).await
+    }
+
     /// A DPU of this configuration, at rest.
     pub(crate) async fn of(config: SimConfig) -> Self {
         let host_on = config.host_on;
+        let generation = config.engine.generation;
         let sim = Sim::new(config);
         let folder = TempDir::new().unwrap();
         let told = Arc::new(Told::default());
+        told.health.lock().unwrap().generation = generation;
         let listener = UnixListener::bind(folder.path().join("virtnetd.sock")).unwrap();
         let extra: Arc<dyn Extra> = Arc::<Told>::clone(&told);
-        let server = tokio::spawn(Server::new(listener, sim.controller(), extra).serve()).abort_handle();
+        let server = tokio::spawn(Server::new(listener, sim.queues(), extra).serve()).abort_handle();
         let world = Self { sim, told, folder, server };
         if host_on {
             world.wait("drivers are bound", in_use).await;

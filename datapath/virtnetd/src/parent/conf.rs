@@ -1,10 +1,10 @@
 //! virtnet.conf as it was last read: [`Source`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use virtnet_controller::conf::Conf;
-use virtnet_model::Generation;
+use virtnet_model::{Generation, PartError};
 
 /// The text that workers are given, and where it comes from.
 #[derive(Debug)]
@@ -21,6 +21,17 @@ impl Source {
 
     pub(super) fn text(&self) -> String {
         self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The file, and what would be read of it now, or what holds where there is none.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub(super) fn next(&self) -> Result<(Option<&Path>, String), PartError> {
+        let Some(file) = &self.file else { return Ok((None, self.text())) };
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| PartError::failed(format!("reading {}", file.display())).caused_by(error))?;
+        Ok((Some(file), text))
     }
 
     /// Whose rules hold by the text of now, which was checked before it was taken.

@@ -16,9 +16,6 @@ use virtnet_rpc::{Fault, Incoming, Link, Sender, method, raw, read};
 use super::Shared;
 use crate::wire::{self, DeviceCall, Keep, Kept, Told, Watch};
 
-/// How long what is under way may take once its worker is gone.
-const LAST: Duration = Duration::from_secs(30);
-
 /// What came of a request of the worker.
 enum Done {
     /// An answer.
@@ -35,8 +32,10 @@ struct Watching {
 
 /// Does what the worker asks of the device, and tells it of what happens there, until the connection is gone.
 ///
+/// What is under way then has `last` to come to its end, and is given up where it does not.
+///
 /// A request's events are told before its answer, as [`virtnet_controller::DeviceModel`] has it.
-pub(super) async fn attend(mut link: Link, shared: &Shared) {
+pub(super) async fn attend(mut link: Link, shared: &Shared, last: Duration) {
     let sender = link.sender();
     let mut watching: Option<Watching> = None;
     let mut calls: FuturesUnordered<BoxFuture<'_, (u64, Done)>> = FuturesUnordered::new();
@@ -70,11 +69,8 @@ pub(super) async fn attend(mut link: Link, shared: &Shared) {
     }
     // The device is left in the middle of nothing.
     let rest = async { while calls.next().await.is_some() {} };
-    if timeout(LAST, rest).await.is_err() {
-        tracing::error!(
-            "what a worker asked of the device has not come to its end within {} s",
-            LAST.as_secs()
-        );
+    if timeout(last, rest).await.is_err() {
+        tracing::error!("what a worker asked of the device has not come to its end within {last:?}");
     }
 }
 
@@ -113,6 +109,7 @@ async fn answer(shared: &Shared, method: &str, params: &RawValue) -> Result<Box<
     let kept = || shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
     match method {
         wire::DEVICE => operate(shared, read(method, params)?).await?,
+        wire::QUEUES => return raw(&shared.device.queues(read(method, params)?).await?),
         wire::RECALL => return raw(&Kept(kept().clone())),
         wire::KEEP => {
             let Keep { pf, vf, change } = read(method, params)?;
@@ -129,11 +126,15 @@ async fn answer(shared: &Shared, method: &str, params: &RawValue) -> Result<Box<
 
 async fn operate(shared: &Shared, call: DeviceCall) -> Result<(), PartError> {
     let device = &shared.device;
-    match call {
+    let operation = shared.condition.begin(call.to_string());
+    let result = match call {
         DeviceCall::CreateSf(uplink, number) => device.create_sf(uplink, number).await,
         DeviceCall::DestroySf(sf) => device.destroy_sf(sf).await,
         DeviceCall::Plug(slot, emulation) => device.plug(slot, &emulation).await,
         DeviceCall::Unplug(slot) => device.unplug(slot).await,
         DeviceCall::Configure(place, emulation) => device.configure(place, &emulation).await,
-    }
+        DeviceCall::Moderate(place, moderation) => device.moderate(place, moderation).await,
+    };
+    operation.ended();
+    result
 }

@@ -4,43 +4,40 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
+use serde_json::json;
 use serde_json::value::RawValue;
+use tokio::sync::watch;
+use virtnet_controller::advice;
+use virtnet_controller::conf::Conf;
 use virtnet_model::{ControllerState, PartError};
-use virtnet_rpc::method::{self, Level, Log, Version};
+use virtnet_rpc::method::{self, Health, Level, Log, Validate, Validated, Version};
 use virtnet_rpc::{Extra, Fault, raw, read};
 use virtnet_sim::Sim;
 use virtnet_telemetry::LogLevel;
 
 use super::Shared;
+use super::conf::Source;
 use super::program::Program;
 use super::upstream::Upstream;
 use super::workers::Handle;
 use crate::host;
 
-/// Logs, versions, restarts, and the simulated host.
+/// Logs, versions, restarts, the service's own state, and the simulated host.
 #[derive(Debug)]
 pub(super) struct Methods {
-    shared: Arc<Shared>,
-    upstream: Arc<Upstream>,
-    workers: Handle,
+    pub(super) shared: Arc<Shared>,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) workers: Handle,
+    /// The process of the worker of now.
+    pub(super) worker: watch::Receiver<Option<u32>>,
+    pub(super) conf: Arc<Source>,
     /// Where the program is that is installed.
-    installed: PathBuf,
-    sim: Sim,
-    log: LogLevel,
+    pub(super) installed: PathBuf,
+    pub(super) sim: Sim,
+    pub(super) log: LogLevel,
 }
 
 impl Methods {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        upstream: Arc<Upstream>,
-        workers: Handle,
-        installed: PathBuf,
-        sim: Sim,
-        log: LogLevel,
-    ) -> Self {
-        Self { shared, upstream, workers, installed, sim, log }
-    }
-
     /// The parent and the worker of now log so, and those that follow.
     async fn set_log(&self, level: Level) -> Result<(), PartError> {
         let filter = match level {
@@ -51,6 +48,45 @@ impl Methods {
         self.log.set(filter).map_err(PartError::failed)?;
         self.workers.set_log(filter);
         self.upstream.read(method::LOG, &filter).await
+    }
+
+    /// Whether a virtnet.conf can be used here, by itself and with what the firmware gives.
+    async fn validate(&self, Validate { conf }: Validate) -> Result<Validated, PartError> {
+        let (file, text) = match conf {
+            Some(text) => (None, text),
+            None => self.conf.next()?,
+        };
+        let file = file.map(|file| file.display().to_string());
+        let found = match Conf::parse(&text) {
+            Ok(Conf { engine, .. }) => {
+                let device = self.shared.device.watch().await?.state;
+                advice(&device, &engine).map_err(|error| vec![error.message])
+            }
+            Err(error) => Err(error.0.iter().map(ToString::to_string).collect()),
+        };
+        Ok(match found {
+            Ok(warnings) => Validated { file, errors: Vec::new(), warnings },
+            Err(errors) => Validated { file, errors, warnings: Vec::new() },
+        })
+    }
+
+    fn health(&self) -> Health {
+        self.shared.condition.health(self.conf.generation())
+    }
+
+    /// All that is known here, whether or not a worker answers.
+    async fn debug(&self) -> Result<serde_json::Value, PartError> {
+        let device = self.shared.device.watch().await.map(|watch| watch.state);
+        let kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kept = kept.iter().map(|((pf, vf), change)| json!({"pf": pf, "vf": vf, "change": change}));
+        Ok(json!({
+            "parent": {"process": std::process::id(), "version": env!("CARGO_PKG_VERSION")},
+            "worker": {"process": *self.worker.borrow(), "program": self.installed},
+            "health": self.health(),
+            "update": self.workers.updates.status(),
+            "kept": kept.collect::<Vec<_>>(),
+            "device": device?,
+        }))
     }
 
     /// What runs is what the worker says that it is.
@@ -76,6 +112,9 @@ impl Extra for Methods {
                 raw(&())
             }
             method::VERSION => raw(&self.version().await?),
+            method::HEALTH => raw(&self.health()),
+            method::VALIDATE => raw(&self.validate(read(method, params)?).await?),
+            method::DEBUG => raw(&self.debug().await?),
             method::UPDATE => {
                 self.workers.updates.begin()?;
                 raw(&())

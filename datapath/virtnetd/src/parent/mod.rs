@@ -3,6 +3,7 @@
 mod conf;
 mod device;
 mod extra;
+mod health;
 mod program;
 mod systemd;
 mod update;
@@ -28,8 +29,10 @@ use crate::recovery::{self, Recovery};
 use crate::socket::Listening;
 use conf::Source;
 use extra::Methods;
+use health::Condition;
 use systemd::Systemd;
 use upstream::Upstream;
+pub use workers::Patience;
 use workers::Workers;
 
 /// How long the service may take to end in good order.
@@ -54,6 +57,8 @@ pub struct Config {
     pub log: LogLevel,
     /// Is told of the process of the worker of now.
     pub worker: watch::Sender<Option<u32>>,
+    /// How long what does not answer is waited for.
+    pub patience: Patience,
 }
 
 /// What a parent is asked to do.
@@ -72,6 +77,8 @@ struct Shared {
     kept: Mutex<Prepared>,
     /// Tells clients that something changed.
     notifier: Notifier,
+    /// How the service is.
+    condition: Condition,
 }
 
 /// Serves a simulated DPU until it is asked to stop. What could not be cleared away then is told.
@@ -79,9 +86,15 @@ struct Shared {
 /// # Errors
 /// Where the end was not in good order.
 pub async fn run(config: Config, sim: Sim, mut wishes: mpsc::Receiver<Wish>) -> anyhow::Result<()> {
-    let Config { conf, conf_file, program, listening, recovery, log_arguments, log, worker } = config;
+    let Config { conf, conf_file, program, listening, recovery, log_arguments, log, worker, patience } =
+        config;
     let Listening { listener, file } = listening;
-    let shared = Arc::new(Shared { device: sim.device(), kept: Mutex::default(), notifier: Notifier::new() });
+    let shared = Arc::new(Shared {
+        device: sim.device(),
+        kept: Mutex::default(),
+        notifier: Notifier::new(),
+        condition: Condition::default(),
+    });
     let rdma_devices = Conf::parse(&conf).context("reading virtnet.conf")?.rdma_devices;
     let mut recovery = match recovery {
         Some(settings) => {
@@ -90,17 +103,27 @@ pub async fn run(config: Config, sim: Sim, mut wishes: mpsc::Receiver<Wish>) -> 
         }
         None => None,
     };
-    let conf = Source::new(conf, conf_file);
-    let workers = Workers::new(program.clone(), log_arguments, conf, Arc::clone(&shared), worker);
-    let upstream = Arc::new(Upstream::new(workers.state(), shared.notifier.clone()));
-    let methods = Arc::new(Methods::new(
+    let worker_now = worker.subscribe();
+    let conf = Arc::new(Source::new(conf, conf_file));
+    let workers = Workers::new(
+        program.clone(),
+        log_arguments,
+        Arc::clone(&conf),
         Arc::clone(&shared),
-        Arc::clone(&upstream),
-        workers.handle(),
-        program,
+        worker,
+        patience,
+    );
+    let upstream = Arc::new(Upstream::new(workers.state(), Arc::clone(&shared)));
+    let methods = Arc::new(Methods {
+        shared: Arc::clone(&shared),
+        upstream: Arc::clone(&upstream),
+        workers: workers.handle(),
+        worker: worker_now,
+        conf,
+        installed: program,
         sim,
         log,
-    ));
+    });
     let server = Server::new(listener, Arc::<Upstream>::clone(&upstream), methods);
     let handle = workers.handle();
     let working = workers.run();

@@ -30,6 +30,11 @@ impl Systemd {
     }
 }
 
+/// What `systemctl status` shows of the service.
+pub(super) fn status(text: &str) {
+    notify(&[NotifyState::Status(text)]);
+}
+
 /// The service is about to end.
 pub(super) fn stopping() {
     notify(&[NotifyState::Stopping]);

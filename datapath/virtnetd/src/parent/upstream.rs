@@ -1,5 +1,6 @@
 //! The controller as clients have it, whichever worker is behind it: [`Upstream`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,13 +9,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use virtnet_controller::Notifier;
 use virtnet_model::{
-    Change, Controller, ControllerState, ErrorKind, Events, Function, HotplugRequest, PartError, Target,
+    Change, Controller, ControllerState, ErrorKind, Events, Function, HotplugRequest, Moderation, PartError,
+    QueueState, Queues, Target,
 };
-use virtnet_rpc::method::{self, Modify, Unplug};
+use virtnet_rpc::method::{self, Moderate, Modify, QueuesOf, Unplug};
 use virtnet_rpc::{Caller, NoAnswer};
 
+use super::Shared;
 use super::workers::State;
 use crate::wire::{self, End};
 
@@ -25,12 +27,12 @@ const WAIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Upstream {
     workers: watch::Receiver<State>,
-    notifier: Notifier,
+    shared: Arc<Shared>,
 }
 
 impl Upstream {
-    pub(super) fn new(workers: watch::Receiver<State>, notifier: Notifier) -> Self {
-        Self { workers, notifier }
+    pub(super) fn new(workers: watch::Receiver<State>, shared: Arc<Shared>) -> Self {
+        Self { workers, shared }
     }
 
     async fn worker(&self, method: &str) -> Result<Caller, PartError> {
@@ -81,11 +83,24 @@ impl Upstream {
                     continue;
                 }
                 Err(NoAnswer::Gone) => Err(PartError::unavailable(format!(
-                    "{what}: the controller's worker ended before it answered: look whether it was done, and ask again \
-                     if not"
+                    "{what}: the controller's worker ended before it answered{}: look whether it was done, and ask again \
+                     if not",
+                    self.given_up()
                 ))),
             };
         }
+    }
+
+    /// What is to be said of a device that did not come to the end of what it was asked to do.
+    fn given_up(&self) -> String {
+        let given_up = self.shared.condition.given_up();
+        if given_up.is_empty() {
+            return String::new();
+        }
+        format!(
+            ", and the device did not come to the end of what was given up then ({})",
+            given_up.join(", ")
+        )
     }
 
     /// Waits until a worker of which the connection ended is taken for gone.
@@ -134,6 +149,18 @@ impl Controller for Upstream {
     }
 
     fn events(&self) -> Events {
-        self.notifier.events()
+        self.shared.notifier.events()
+    }
+}
+
+#[async_trait]
+impl Queues for Upstream {
+    async fn queues(&self, target: &Target) -> Result<Vec<QueueState>, PartError> {
+        self.read(method::QUEUES, &QueuesOf { target: target.clone() }).await
+    }
+
+    async fn moderate(&self, target: &Target, moderation: Moderation) -> Result<(), PartError> {
+        let params = Moderate { target: target.clone(), moderation };
+        self.change(method::MODERATE, &format!("moderate {target}"), &params).await
     }
 }

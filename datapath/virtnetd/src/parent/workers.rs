@@ -23,14 +23,28 @@ use crate::wire::{self, End, Start};
 /// How long there is none after a worker ended by itself. Where it never served, the wait doubles up to [`LAST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LAST_WAIT: Duration = Duration::from_secs(5);
-/// How often a worker is asked whether it is there.
-const PING: Duration = Duration::from_secs(5);
-/// One that has not answered for so long hangs, and is killed.
-const HANGS: Duration = Duration::from_secs(10);
 /// How long one may take to take the device over.
 const TAKES_OVER: Duration = Duration::from_secs(60);
 /// How long one that is to end may take for it.
 const LAST: Duration = Duration::from_secs(10);
+
+/// How long what does not answer is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How often a worker is asked whether it is there.
+    pub ping: Duration,
+    /// One that has not answered for so long hangs, and is killed.
+    pub hangs: Duration,
+    /// What a worker that was killed has asked of the device is given up after so long.
+    pub device: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { ping: seconds(5), hangs: seconds(10), device: seconds(10) }
+    }
+}
 
 /// How it stands with the worker.
 #[derive(Clone, Debug)]
@@ -72,8 +86,9 @@ pub(super) struct Workers {
     /// Where the program is that is installed.
     installed: PathBuf,
     arguments: Vec<String>,
-    conf: Source,
+    conf: Arc<Source>,
     shared: Arc<Shared>,
+    patience: Patience,
     state: watch::Sender<State>,
     /// The process of the worker of now.
     process: watch::Sender<Option<u32>>,
@@ -101,13 +116,14 @@ impl Workers {
     pub(super) fn new(
         installed: PathBuf,
         arguments: Vec<String>,
-        conf: Source,
+        conf: Arc<Source>,
         shared: Arc<Shared>,
         process: watch::Sender<Option<u32>>,
+        patience: Patience,
     ) -> Self {
         let handle = Handle { restart: Arc::default(), updates: Arc::default(), log: Arc::default() };
         let state = watch::Sender::new(State::Starting);
-        Self { installed, arguments, conf, shared, state, process, handle }
+        Self { installed, arguments, conf, shared, patience, state, process, handle }
     }
 
     pub(super) fn state(&self) -> watch::Receiver<State> {
@@ -154,6 +170,7 @@ impl Workers {
                 Ok(Ended::Alone(why)) => why,
                 Err(error) => format!("{error:#}"),
             };
+            self.shared.condition.worker_failed(&why);
             tracing::error!("{why}: another worker is started; functions stay");
             if let Some(before) = before.take() {
                 // It passed its check and does not serve.
@@ -173,10 +190,11 @@ impl Workers {
     async fn run_one(&self, spawned: Spawned, is_update: bool, served: &AtomicBool) -> anyhow::Result<Ended> {
         let Spawned { mut child, link } = spawned;
         self.process.send_replace(child.id());
+        self.shared.condition.worker_begins();
         let caller = link.caller();
         let mut hangs = false;
         let ended = {
-            let attend = attend(link, &self.shared);
+            let attend = attend(link, &self.shared, self.patience.device);
             tokio::pin!(attend);
             tokio::select! {
                 () = &mut attend => None,
@@ -184,8 +202,8 @@ impl Workers {
                     Led::Hangs => {
                         hangs = true;
                         child.start_kill().context("killing the worker")?;
-                        // What it asked of the device comes to its end.
-                        let _ = timeout(LAST, &mut attend).await;
+                        // What it asked of the device comes to its end, or is given up.
+                        let _ = timeout(LAST + self.patience.device, &mut attend).await;
                         None
                     }
                     Led::Refused(error) => Some(Ended::Alone(format!("the worker can't serve: {error}"))),
@@ -211,7 +229,7 @@ impl Workers {
         let status = wait_for(&mut child).await?;
         Ok(ended.unwrap_or_else(|| {
             Ended::Alone(if hangs {
-                format!("the worker had not answered for {} s and was killed", HANGS.as_secs())
+                format!("the worker had not answered for {:?} and was killed", self.patience.hangs)
             } else {
                 format!("the worker has ended ({status})")
             })
@@ -236,8 +254,8 @@ impl Workers {
         self.shared.notifier.notify();
         loop {
             tokio::select! {
-                () = sleep(PING) => {
-                    if timeout(HANGS, caller.ask::<()>(wire::PING, &())).await.is_err() {
+                () = sleep(self.patience.ping) => {
+                    if timeout(self.patience.hangs, caller.ask::<()>(wire::PING, &())).await.is_err() {
                         return Led::Hangs;
                     }
                 }
@@ -264,7 +282,7 @@ impl Workers {
     async fn candidate(&self, now: &Caller) -> anyhow::Result<Candidate> {
         let refuses = self.conf.generation() == Generation::Later;
         let set_updating = async |updating: bool| {
-            let set = timeout(HANGS, now.call::<()>(wire::UPDATING, &updating)).await;
+            let set = timeout(self.patience.hangs, now.call::<()>(wire::UPDATING, &updating)).await;
             anyhow::Ok(set.context("the worker of now does not answer")??)
         };
         if refuses {
@@ -288,7 +306,7 @@ impl Workers {
             // Answers come while the connection is read.
             let read = async { while spawned.link.next().await.is_some() {} };
             tokio::select! {
-                checked = timeout(HANGS, check) => checked,
+                checked = timeout(self.patience.hangs, check) => checked,
                 () = read => Ok(Err(NoAnswer::Gone)),
             }
         };
@@ -299,7 +317,7 @@ impl Workers {
                 let status = wait_for(&mut spawned.child).await?;
                 bail!("it ended before it was asked to serve ({status})")
             }
-            Err(_) => bail!("it did not answer within {} s", HANGS.as_secs()),
+            Err(_) => bail!("it did not answer within {:?}", self.patience.hangs),
         }
     }
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use virtnet_netlink::Namespace;
 
 use crate::firmware::sim_firmware;
-use crate::list::{List, NO_ADDRESS, text};
+use crate::list::{List, is_up, text};
 use crate::process::{LIMIT, PAUSE, Service, VIRTNETD, socket};
 
 /// `virtnet`, which was built into the same folder.
@@ -172,11 +172,11 @@ impl Dpu {
         })
     }
 
-    /// Waits until the host runs and has found the static PFs, with an address for each.
+    /// Waits until the host runs and has found the static PFs, with an address and a driver for each.
     pub(crate) fn until_booted(&self) -> List {
-        self.until("static PFs with addresses", |list| {
+        self.until("static PFs with addresses and drivers", |list| {
             let mut pfs = list.of("static PF").peekable();
-            pfs.peek().is_some() && pfs.all(|pf| pf["bdf"] != NO_ADDRESS)
+            pfs.peek().is_some() && pfs.all(is_up)
         })
     }
 

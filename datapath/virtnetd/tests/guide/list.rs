@@ -5,6 +5,11 @@ use serde_json::Value;
 /// The address that `virtnet` shows of a function which the host has given none.
 pub(crate) const NO_ADDRESS: &str = "00:00.0";
 
+/// Whether the host has found a function and a driver has it.
+pub(crate) fn is_up(device: &Value) -> bool {
+    device["bdf"] != NO_ADDRESS && device["msix_config_vector"] == "0x0"
+}
+
 /// The answer of `virtnet list`.
 #[derive(Debug)]
 pub(crate) struct List(pub(crate) Value);

@@ -5,6 +5,7 @@
 
 mod dpu;
 mod firmware;
+mod later;
 mod list;
 mod pfs;
 mod process;

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::dpu::Dpu;
 use crate::firmware::{HOTPLUG, SRIOV, TRANSITIONAL};
-use crate::list::{List, NO_ADDRESS, text};
+use crate::list::{List, NO_ADDRESS, is_up, text};
 
 /// The command of section 1.2.2.
 const FIRST: &str = "virtnet hotplug -i mlx5_0 -f 0x0 -m 0C:C4:7A:FF:22:93 -t 1500 -n 3 -s 1024";
@@ -151,8 +151,8 @@ fn hot_plugged_functions_go_at_a_cold_boot_and_stay_at_a_reboot_of_the_host() {
     dpu.until("no VF, which no reboot leaves", |list| list.of("VF").count() == 0);
     assert_eq!(dpu.until_bound("-p 4"), before);
     dpu.host("power-cycle");
-    let list = dpu.until_up_again("static PFs alone, with addresses", |list| {
-        list.devices().len() == 4 && list.of("static PF").all(|pf| pf["bdf"] != NO_ADDRESS)
+    let list = dpu.until_up_again("static PFs alone, with addresses and drivers", |list| {
+        list.devices().len() == 4 && list.of("static PF").all(is_up)
     });
     assert_eq!(list.devices(), booted.devices());
 }

@@ -312,3 +312,26 @@ fn the_versions_that_run_and_are_installed_are_told() {
     let told = dpu.run("virtnet version");
     assert_eq!(told, json!({"Original Controller": version, "Destination Controller": version}));
 }
+
+#[test]
+fn a_function_that_is_being_moved_appears_as_migrating_and_can_be_tried_again() {
+    let dpu = Dpu::start(SRIOV);
+    dpu.until_booted();
+    dpu.host("sriov 0 2");
+    dpu.until("VFs", |list| list.of("VF").count() == 2);
+    let bdf = text(&dpu.until_bound("-p 0 -v 0"), "bdf").to_owned();
+    dpu.until_bound("-p 0 -v 1");
+    dpu.host(&format!("migrate {bdf} true"));
+    let list = dpu.until("that it is moved", |list| list.device("VNETS0D0F0VF1")["status"] == "migrating");
+    assert_eq!(list.devices().iter().filter(|device| device.get("status").is_some()).count(), 1, "{list:?}");
+    assert_eq!(dpu.query("-p 0 -v 0")["status"], "migrating");
+    let modify = "virtnet modify -p 0 -v 0 device -t 9000";
+    let why = dpu.refused(modify);
+    assert!(why.contains("migrating: try again when that has ended"), "{why}");
+    dpu.unbind("-p 0 -v 1");
+    dpu.done("virtnet modify -p 0 -v 1 device -t 9000");
+    dpu.host(&format!("migrate {bdf} false"));
+    dpu.until("that it was moved", |list| list.device("VNETS0D0F0VF1").get("status").is_none());
+    dpu.unbind("-p 0 -v 0");
+    dpu.done(modify);
+}

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use crate::dpu::Dpu;
 use crate::firmware::{HOTPLUG, SRIOV};
-use crate::list::{List, NO_ADDRESS, text};
+use crate::list::{List, NO_ADDRESS, is_up, text};
 
-/// VFs that are all there: configured, and with addresses.
+/// VFs that are all there: configured, with addresses and drivers.
 fn make_vfs(dpu: &Dpu, pf: usize, count: usize) {
     dpu.host(&format!("sriov {pf} {count}"));
-    dpu.until("the VFs with addresses", |list| {
-        let vfs = list.of("VF").filter(|vf| vf["parent_pf_id"] == pf && vf["bdf"] != NO_ADDRESS);
+    dpu.until("the VFs with addresses and drivers", |list| {
+        let vfs = list.of("VF").filter(|vf| vf["parent_pf_id"] == pf && is_up(vf));
         vfs.count() == count
     });
 }
@@ -32,9 +32,9 @@ fn the_host_makes_vfs_and_the_list_has_the_guides_fields_of_each() {
     assert_eq!(list.device("VNETS0D0F3")["bdf"], "85:00.3");
     dpu.until_bound("-p 0");
     make_vfs(&dpu, 0, 2);
+    dpu.until_bound("-p 0 -v 0");
     let list = dpu.until("netdevs of both", |list| list.of("VF").all(|vf| vf["sf_rep_net_ifindex"].is_u64()));
     let vf = list.device("VNETS0D0F0VF1");
-    // `sf_vhca_id` and `msix_config_vector` are told of hardware alone.
     let wanted = json!({
         "vf_id": 0,
         "parent_pf_id": 0,
@@ -46,6 +46,9 @@ fn the_host_makes_vfs_and_the_list_has_the_guides_fields_of_each() {
         "sf_rep_net_device": "en3f0pf0sf3000",
         "sf_rep_net_ifindex": vf["sf_rep_net_ifindex"],
         "sf_rdma_device": "mlx5_6",
+        // Four static PFs have the first ones.
+        "sf_vhca_id": "0x8",
+        "msix_config_vector": "0x0",
         "num_msix": 4,
         "max_queues": 3,
         "max_queues_size": 256,

@@ -16,7 +16,7 @@ use virtnet_model::{
 use virtnet_rpc::Client;
 use virtnet_sim::{Sim, SimConfig};
 use virtnet_telemetry::{LogArguments, LogLevel};
-use virtnetd::parent::{self, Config, Wish};
+use virtnetd::parent::{self, Config, Patience, Wish};
 use virtnetd::recovery::Settings;
 use virtnetd::socket;
 
@@ -76,6 +76,11 @@ impl Service {
 
     /// One that is about to begin.
     pub(crate) fn begin(sim: Sim, conf: &str, recovery: Option<Settings>) -> Self {
+        Self::patient(sim, conf, recovery, Patience::default())
+    }
+
+    /// The same with a patience of one's own.
+    pub(crate) fn patient(sim: Sim, conf: &str, recovery: Option<Settings>, patience: Patience) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // A program of its own, so that another can be installed.
         std::fs::copy(PROGRAM, folder.path().join("virtnetd")).unwrap();
@@ -91,6 +96,7 @@ impl Service {
             log_arguments: vec!["--log=off".to_owned()],
             log: log(),
             worker: sender,
+            patience,
         };
         let parent = tokio::spawn(parent::run(config, sim.clone(), receiver));
         Self { sim, client: Client::connect(&path), folder, wishes, worker, parent }

@@ -5,6 +5,7 @@
 mod clients;
 mod common;
 mod ends;
+mod inside;
 mod program;
 mod recovery;
 mod survival;

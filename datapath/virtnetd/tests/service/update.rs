@@ -212,3 +212,62 @@ async fn the_later_generation_plugs_nothing_while_one_runs() {
     assert!(!service.state().await.updating);
     service.client.hotplug(&request(150)).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_is_being_moved_answers_so_before_during_and_after_an_update() {
+    let service = Service::start(&[]).await;
+    let moving = service.client.hotplug(&request(1)).await.unwrap();
+    let in_use = |state: &virtnet_model::ControllerState| {
+        state
+            .find(&target(&moving))
+            .filter(|function| function.driver.in_use)
+            .and_then(|function| function.bdf)
+    };
+    let found = service.until("its driver", |state| in_use(state).is_some()).await;
+    let bdf = in_use(&found).unwrap();
+    service.sim.set_autoprobe(false);
+    let still = service.client.hotplug(&request(2)).await.unwrap();
+    service.sim.set_migrating(bdf, true).unwrap();
+    service.until("the move", |state| state.find(&target(&moving)).is_some_and(|one| one.migrating)).await;
+
+    let (socket, stop) = (service.socket(), Arc::new(AtomicBool::new(false)));
+    let change = |turn: u32| {
+        let mtu = if turn.is_multiple_of(2) { Mtu::MAX } else { Mtu::DEFAULT };
+        Change { mtu: Some(mtu), ..Change::default() }
+    };
+    let refused = again(&socket, &stop, {
+        let moving = target(&moving);
+        move |client, turn| {
+            let moving = moving.clone();
+            async move {
+                for result in [
+                    client.modify(&moving, &change(turn)).await,
+                    client.unplug(&moving).await,
+                    virtnet_model::Queues::queues(&*client, &moving).await.map(|_| ()),
+                ] {
+                    let error = result.unwrap_err();
+                    assert_eq!(error.refusal(), Some(Refusal::Migrating), "{error}");
+                    assert!(error.message.contains("migrating"), "{error}");
+                }
+                let state = client.observe().await?;
+                assert!(state.find(&moving).is_some_and(|function| function.migrating));
+                Ok(())
+            }
+        }
+    });
+    let changed = again(&socket, &stop, {
+        let still = target(&still);
+        move |client, turn| {
+            let still = still.clone();
+            async move { client.modify(&still, &change(turn)).await }
+        }
+    });
+    for _ in 0..3 {
+        assert_eq!(updated(&service).await.last.unwrap().failure, None);
+    }
+    stop.store(true, Ordering::SeqCst);
+    assert!(refused.await.unwrap() > 2 && changed.await.unwrap() > 2);
+    service.sim.set_migrating(bdf, false).unwrap();
+    service.until("its end", |state| state.find(&target(&moving)).is_some_and(|one| !one.migrating)).await;
+    service.client.unplug(&target(&moving)).await.unwrap();
+}
