@@ -24,6 +24,7 @@ use virtnet_tests::programs::built;
 use virtnet_tests::world::{DPU, LEASES, not_ready};
 use virtnetd::parent::{self, Patience, Wish};
 use virtnetd::socket;
+use virtnetd::store::Left;
 
 /// Far longer than any of it takes, on a machine that is busy too.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -54,7 +55,8 @@ impl Service {
             conf_file: None,
             recovery: None,
             program: built("virtnetd").unwrap(),
-            listening: socket::listen(&folder.path().join("s.sock")).unwrap(),
+            listening: socket::listen(&folder.path().join("s.sock"), None).unwrap(),
+            left: Left::default(),
             log_arguments: logs.to_arguments(),
             log: logs.begin(),
             worker: watch::Sender::new(None),

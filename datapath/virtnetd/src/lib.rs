@@ -8,6 +8,7 @@
 //! | `recovery` | a file for each function, by which those that were lost are made again |
 //! | `host` | a simulated host, as a person at it has it: [`method`](host)s beside the controller's |
 //! | `socket` | the socket that clients connect to |
+//! | `store` | what systemd keeps for the next start |
 //!
 //! Clients ask the parent, which asks the worker. Where the worker ends in the middle of something, functions stay as they are
 //! on the device, and the next one takes them over: requests that only read are asked again, one that changes is answered with
@@ -17,5 +18,6 @@ pub mod host;
 pub mod parent;
 pub mod recovery;
 pub mod socket;
+pub mod store;
 mod wire;
 pub mod worker;

@@ -15,6 +15,7 @@ use virtnet_rpc::{Client, DEFAULT_SOCKET};
 use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
 use virtnet_telemetry::{LogArguments, LogLevel};
 use virtnetd::parent::{self, Config, Patience, Wish};
+use virtnetd::store::Left;
 use virtnetd::{host, recovery, socket, worker};
 
 /// Threads of the parent, which only passes on what others say.
@@ -104,6 +105,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments, log: LogLevel) -> anyhow::Result<()> {
     let Arguments { logs, serve, command } = arguments;
+    // Before there are threads, since it takes them out of the environment.
+    let left = command.is_none().then(Left::from_environment).unwrap_or_default();
     let mut builder = match command {
         // One engine does one thing after another, so it has no use for more threads.
         Some(Command::Worker) => {
@@ -115,7 +118,7 @@ fn run(arguments: Arguments, log: LogLevel) -> anyhow::Result<()> {
     let runtime = builder.worker_threads(THREADS).enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         match command {
-            None => run_parent(serve, logs, log).await,
+            None => run_parent(serve, logs, log, left).await,
             Some(Command::Worker) => {
                 worker::run(worker::parent()?, log).await;
                 Ok(())
@@ -138,7 +141,7 @@ fn end_by_panic() {
     }));
 }
 
-async fn run_parent(serve: Serve, logs: LogArguments, log: LogLevel) -> anyhow::Result<()> {
+async fn run_parent(serve: Serve, logs: LogArguments, log: LogLevel, mut left: Left) -> anyhow::Result<()> {
     let Serve { device: _, config, socket, recovery_dir, sim_firmware, sim_mac, sim_no_drivers, sim_taps } =
         serve;
     let wishes = wishes()?;
@@ -155,7 +158,7 @@ async fn run_parent(serve: Serve, logs: LogArguments, log: LogLevel) -> anyhow::
         base_mac: sim_mac.unwrap_or(default.base_mac),
         ..default
     };
-    let listening = socket::listen(&socket)?;
+    let listening = socket::listen(&socket, left.clients(&socket))?;
     let netdevs = sim_taps.then(|| Arc::new(Taps::new(None)) as Arc<dyn Netdevs>);
     let sim = Sim::device_only(sim, netdevs);
     tracing::info!(socket = %socket.display(), "serves a SIMULATED DPU");
@@ -167,6 +170,7 @@ async fn run_parent(serve: Serve, logs: LogArguments, log: LogLevel) -> anyhow::
         conf_file: config,
         program,
         listening,
+        left,
         recovery,
         log_arguments,
         log,

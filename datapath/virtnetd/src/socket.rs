@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::{File, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -40,7 +41,8 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens at a path, in place of a socket at which nobody listens any more. Owner and group may connect, nobody else.
+/// Listens at a path, in place of a socket at which nobody listens any more. Owner and group may connect, nobody else. One that
+/// was `left` by an earlier process, which listens there still, is taken over.
 ///
 /// Which of several processes may is told by a lock on the file `PATH.lock`, which stays.
 ///
@@ -49,7 +51,7 @@ impl Drop for SocketFile {
 ///
 /// # Panics
 /// Outside a tokio runtime.
-pub fn listen(path: &Path) -> anyhow::Result<Listening> {
+pub fn listen(path: &Path, left: Option<StdListener>) -> anyhow::Result<Listening> {
     let doing = || format!("listening on {}", path.display());
     let mut lock_path = OsString::from(path);
     lock_path.push(".lock");
@@ -59,6 +61,11 @@ pub fn listen(path: &Path) -> anyhow::Result<Listening> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => bail!("{}: another virtnetd listens there", doing()),
         Err(TryLockError::Error(error)) => return Err(error).with_context(doing),
+    }
+    if let Some(listener) = left {
+        listener.set_nonblocking(true).with_context(doing)?;
+        let listener = UnixListener::from_std(listener).with_context(doing)?;
+        return Ok(Listening { listener, file: SocketFile { path: path.to_owned(), _lock: lock } });
     }
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path).with_context(doing)?,
@@ -77,18 +84,16 @@ pub fn listen(path: &Path) -> anyhow::Result<Listening> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener as StdListener;
-
     use super::*;
 
     #[tokio::test]
     async fn a_socket_is_for_owner_and_group_and_for_one_process() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("virtnetd.sock");
-        let listening = listen(&path).unwrap();
+        let listening = listen(&path, None).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o660);
-        assert!(listen(&path).unwrap_err().to_string().contains("another virtnetd"));
+        assert!(listen(&path, None).unwrap_err().to_string().contains("another virtnetd"));
         drop(listening);
         assert!(!path.exists());
     }
@@ -99,10 +104,10 @@ mod tests {
         let path = folder.path().join("virtnetd.sock");
         drop(StdListener::bind(&path).unwrap());
         assert!(path.exists());
-        listen(&path).unwrap();
+        listen(&path, None).unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, "text").unwrap();
-        listen(&file).unwrap_err();
+        listen(&file, None).unwrap_err();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "text");
     }
 }

@@ -1,6 +1,5 @@
 //! The device's side of the connection to a worker: [`attend`].
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -106,22 +105,24 @@ async fn call(shared: &Shared, method: &str, params: &RawValue) -> Done {
 }
 
 async fn answer(shared: &Shared, method: &str, params: &RawValue) -> Result<Box<RawValue>, Fault> {
-    let kept = || shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
     match method {
         wire::DEVICE => operate(shared, read(method, params)?).await?,
         wire::QUEUES => return raw(&shared.device.queues(read(method, params)?).await?),
-        wire::RECALL => return raw(&Kept(kept().clone())),
+        wire::RECALL => return raw(&Kept(shared.store.vfs_to_come())),
         wire::KEEP => {
             let Keep { pf, vf, change } = read(method, params)?;
-            if change.is_empty() {
-                kept().remove(&(pf, vf));
-            } else {
-                kept().insert((pf, vf), change);
-            }
+            keep(shared.store.keep_vf(pf, vf, change));
         }
         _ => return Err(Fault::no_such_method(method)),
     }
     raw(&())
+}
+
+/// What can't be kept for the next start is kept for the next worker all the same.
+pub(super) fn keep(kept: std::io::Result<()>) {
+    if let Err(error) = kept {
+        tracing::error!(%error, "the settings of VFs to come are lost should this process be killed");
+    }
 }
 
 async fn operate(shared: &Shared, call: DeviceCall) -> Result<(), PartError> {

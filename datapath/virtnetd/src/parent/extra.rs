@@ -1,7 +1,7 @@
 //! The methods of the socket beyond a controller's: [`Methods`].
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::json;
@@ -17,6 +17,7 @@ use virtnet_telemetry::LogLevel;
 
 use super::Shared;
 use super::conf::Source;
+use super::device::keep;
 use super::program::Program;
 use super::upstream::Upstream;
 use super::workers::Handle;
@@ -77,7 +78,7 @@ impl Methods {
     /// All that is known here, whether or not a worker answers.
     async fn debug(&self) -> Result<serde_json::Value, PartError> {
         let device = self.shared.device.watch().await.map(|watch| watch.state);
-        let kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kept = self.shared.store.vfs_to_come();
         let kept = kept.iter().map(|((pf, vf), change)| json!({"pf": pf, "vf": vf, "change": change}));
         Ok(json!({
             "parent": {"process": std::process::id(), "version": env!("CARGO_PKG_VERSION")},
@@ -128,7 +129,7 @@ impl Extra for Methods {
                 let done = host::call(&self.sim, method, params).await;
                 if method == host::POWER_CYCLE && done.is_ok() {
                     // The controller went down with its DPU, and whatever it had kept.
-                    self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                    keep(self.shared.store.forget_vfs());
                     self.workers.restart();
                 }
                 done

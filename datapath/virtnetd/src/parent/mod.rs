@@ -10,8 +10,9 @@ mod update;
 mod upstream;
 mod workers;
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,7 +20,7 @@ use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use virtnet_controller::conf::{Conf, RdmaDevices};
-use virtnet_controller::{DeviceModel, Notifier, Prepared};
+use virtnet_controller::{DeviceModel, Notifier};
 use virtnet_model::Controller;
 use virtnet_rpc::Server;
 use virtnet_sim::Sim;
@@ -27,6 +28,7 @@ use virtnet_telemetry::LogLevel;
 
 use crate::recovery::{self, Recovery};
 use crate::socket::Listening;
+use crate::store::{Left, Store};
 use conf::Source;
 use extra::Methods;
 use health::Condition;
@@ -49,6 +51,8 @@ pub struct Config {
     pub program: PathBuf,
     /// The socket of clients.
     pub listening: Listening,
+    /// What an earlier start left with systemd.
+    pub left: Left,
     /// The recovery files; `None`: there are none.
     pub recovery: Option<recovery::Settings>,
     /// By which arguments they log as this process does.
@@ -74,7 +78,8 @@ pub enum Wish {
 #[derive(Debug)]
 struct Shared {
     device: Arc<dyn DeviceModel>,
-    kept: Mutex<Prepared>,
+    /// What must survive this process too.
+    store: Store,
     /// Tells clients that something changed.
     notifier: Notifier,
     /// How the service is.
@@ -86,12 +91,12 @@ struct Shared {
 /// # Errors
 /// Where the end was not in good order.
 pub async fn run(config: Config, sim: Sim, mut wishes: mpsc::Receiver<Wish>) -> anyhow::Result<()> {
-    let Config { conf, conf_file, program, listening, recovery, log_arguments, log, worker, patience } =
+    let Config { conf, conf_file, program, listening, left, recovery, log_arguments, log, worker, patience } =
         config;
     let Listening { listener, file } = listening;
     let shared = Arc::new(Shared {
         device: sim.device(),
-        kept: Mutex::default(),
+        store: Store::open(left, listener.as_fd())?,
         notifier: Notifier::new(),
         condition: Condition::default(),
     });
@@ -175,6 +180,7 @@ pub async fn run(config: Config, sim: Sim, mut wishes: mpsc::Receiver<Wish>) -> 
             ended.unwrap_or_else(|_| anyhow::bail!("the controller did not end within {} s", LAST.as_secs()))
         }
     };
+    shared.store.close();
     drop(file);
     ended
 }

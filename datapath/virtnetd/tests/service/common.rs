@@ -19,6 +19,7 @@ use virtnet_telemetry::{LogArguments, LogLevel};
 use virtnetd::parent::{self, Config, Patience, Wish};
 use virtnetd::recovery::Settings;
 use virtnetd::socket;
+use virtnetd::store::Left;
 
 /// Far longer than anything takes on a machine that is busy too.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -92,7 +93,8 @@ impl Service {
             conf_file: None,
             recovery,
             program: folder.path().join("virtnetd"),
-            listening: socket::listen(&path).unwrap(),
+            listening: socket::listen(&path, None).unwrap(),
+            left: Left::default(),
             log_arguments: vec!["--log=off".to_owned()],
             log: log(),
             worker: sender,

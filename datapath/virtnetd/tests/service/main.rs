@@ -8,5 +8,6 @@ mod ends;
 mod inside;
 mod program;
 mod recovery;
+mod store;
 mod survival;
 mod update;
