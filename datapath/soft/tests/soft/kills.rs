@@ -1,0 +1,217 @@
+//! Workers that are killed in the middle of traffic, and replaced: no descriptor comes back twice, none is lost, no packet passes
+//! twice, and at most a batch of them is lost.
+
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use virtnet_soft::Function;
+use virtnet_soft::driver::{Driver, Options, Wire};
+
+use crate::support::{ALL, OFFLOADS, World, features, number, packet, program, settings};
+
+/// Packets of one direction that may be between the two sides.
+const WINDOW: u64 = 200;
+/// Packets that a kill may cost a queue: those read from the TAP, or noted as about to be sent, and not yet told to the driver.
+const BATCH: u64 = 64;
+
+/// Traffic both ways that notes what it has seen.
+struct Traffic {
+    driver: Driver,
+    wire: Wire,
+    free: Vec<u64>,
+    sent: u64,
+    back: u64,
+    arrived: u64,
+    last_arrived: Option<u64>,
+    wired: u64,
+    received: u64,
+    last_received: Option<u64>,
+    /// Of what was wired before this nothing more need come: a worker was killed since.
+    settled: u64,
+}
+
+/// The next of numbers that only grow.
+fn later(last: &mut Option<u64>, number: u64) {
+    assert!(last.is_none_or(|last| last < number), "{number} after {last:?}: twice, or out of order");
+    *last = Some(number);
+}
+
+impl Traffic {
+    fn new(driver: Driver, wire: Wire) -> Self {
+        let free = (0..u64::from(driver.rings[1].size())).collect();
+        Self {
+            driver,
+            wire,
+            free,
+            sent: 0,
+            back: 0,
+            arrived: 0,
+            last_arrived: None,
+            wired: 0,
+            received: 0,
+            last_received: None,
+            settled: 0,
+        }
+    }
+
+    /// A step both ways; whether anything moved.
+    fn step(&mut self, more: bool) -> bool {
+        let before = (self.back, self.arrived, self.received, self.wired, self.sent);
+        let header = vec![0; self.driver.header];
+        while more && let Some(cookie) = self.free.pop() {
+            let packet = packet(self.sent, 60 + self.sent as usize % 900);
+            assert!(self.driver.send(0, cookie, &header, &packet, 2));
+            self.sent += 1;
+        }
+        self.driver.rings[1].notify();
+        while let Some(given) = self.driver.rings[1].given().unwrap() {
+            self.free.push(given.cookie);
+            self.back += 1;
+        }
+        while let Some(packet) = self.wire.receive().unwrap() {
+            later(&mut self.last_arrived, number(&packet));
+            self.arrived += 1;
+        }
+        let done = self.last_received.map_or(0, |last| last + 1).max(self.settled);
+        while more && self.wired < done + WINDOW {
+            self.wire.send(&packet(self.wired, 60 + self.wired as usize % 900)).unwrap();
+            self.wired += 1;
+        }
+        while let Some(packet) = self.driver.received(0).unwrap() {
+            later(&mut self.last_received, number(&packet[self.driver.header..]));
+            self.received += 1;
+        }
+        before != (self.back, self.arrived, self.received, self.wired, self.sent)
+    }
+
+    /// Gives the worker all that there is room for, and returns after so many packets of one direction.
+    fn amid(&mut self, out: bool, count: u64) {
+        self.rest();
+        let header = vec![0; self.driver.header];
+        for number in 0..WINDOW {
+            self.wire.send(&packet(self.wired, 60 + number as usize)).unwrap();
+            self.wired += 1;
+        }
+        while let Some(cookie) = self.free.pop() {
+            assert!(self.driver.send(0, cookie, &header, &packet(self.sent, 60), 2));
+            self.sent += 1;
+        }
+        self.driver.rings[1].notify();
+        let mut seen = 0;
+        while seen < count {
+            if out && let Some(given) = self.driver.rings[1].given().unwrap() {
+                self.free.push(given.cookie);
+                (self.back, seen) = (self.back + 1, seen + 1);
+            }
+            if !out && let Some(packet) = self.driver.received(0).unwrap() {
+                later(&mut self.last_received, number(&packet[self.driver.header..]));
+                (self.received, seen) = (self.received + 1, seen + 1);
+            }
+        }
+    }
+
+    fn rest(&mut self) {
+        // Nothing is under way once all chains are back, and the last packet has come that was put on the wire.
+        let last = self.wired;
+        self.wire.send(&packet(last, 100)).unwrap();
+        self.wired += 1;
+        while self.back < self.sent || self.last_received != Some(last) {
+            if !self.step(false) && !self.driver.rings.iter_mut().any(virtnet_soft::driver::Ring::listen) {
+                let rings: Vec<_> = self.driver.rings.iter().collect();
+                assert!(self.wire.wait(&rings).unwrap(), "{} of {} back", self.back, self.sent);
+            }
+        }
+        while self.step(false) {}
+    }
+}
+
+fn begin(world: &World) -> (Function, Traffic) {
+    let function = world.function(&settings(ALL, 3), OFFLOADS);
+    let wire = world.wire(false);
+    let options = Options { features: features(ALL), buffer: 1024, ..Options::default() };
+    let mut driver = world.driver(options);
+    driver.fill(0);
+    (function, Traffic::new(driver, wire))
+}
+
+#[test]
+fn a_worker_that_is_killed_costs_no_descriptor_and_repeats_no_packet() {
+    let kills = std::env::var("VIRTNET_WORKER_KILLS").map_or(100, |kills| kills.parse().unwrap());
+    let world = World::new();
+    let (function, mut traffic) = begin(&world);
+    let mut gaps = Vec::new();
+    let mut started = world.worker_after(0);
+    let mut state = 88172645463325252u64;
+    for _ in 0..kills {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let until = traffic.back + traffic.received + 500;
+        while traffic.back + traffic.received < until {
+            traffic.step(true);
+        }
+        let pid = Pid::from_raw(world.workers.watch().borrow().pid.unwrap().try_into().unwrap());
+        // At a moment of chance while it has all that the rings hold: after so many packets of either direction.
+        traffic.amid(state.is_multiple_of(2), (state >> 8) % 150);
+        let killed = Instant::now();
+        kill(pid, Signal::SIGKILL).unwrap();
+        started = world.worker_after(started);
+        traffic.settled = traffic.wired;
+        let before = (traffic.back, traffic.received);
+        while traffic.back == before.0 || traffic.received == before.1 {
+            traffic.step(true);
+        }
+        gaps.push(killed.elapsed());
+    }
+    traffic.rest();
+    gaps.sort();
+    let (lost_out, lost_in) = (traffic.sent - traffic.arrived, traffic.wired - traffic.received);
+    println!(
+        "{kills} kills: {} packets sent, {lost_out} lost; {} received, {lost_in} lost; gap {:?} median, {:?} longest",
+        traffic.sent,
+        traffic.received,
+        gaps[gaps.len() / 2],
+        gaps[gaps.len() - 1],
+    );
+    assert_eq!(traffic.back, traffic.sent);
+    assert!(lost_out <= kills, "of what is sent a kill may cost one");
+    assert!(lost_in <= kills * BATCH, "of what is received a kill may cost a batch");
+    let [receive, transmit] = function.counters(2)[..] else { panic!() };
+    assert!(transmit.in_doubt >= lost_out, "what was lost is counted");
+    assert_eq!((receive.stopped, transmit.stopped, receive.dropped, transmit.dropped), (0, 0, 0, 0));
+    assert_eq!(function.watch().borrow().refused, 0);
+}
+
+#[test]
+fn a_worker_is_replaced_without_a_packet_lost() {
+    let world = World::new();
+    let (_function, mut traffic) = begin(&world);
+    let mut started = world.worker_after(0);
+    for _ in 0..5 {
+        let until = traffic.back + traffic.received + 2000;
+        while traffic.back + traffic.received < until {
+            traffic.step(true);
+        }
+        let replacing = world.workers.clone();
+        let done = world.runtime.spawn(async move { replacing.replace(program()).await });
+        while !done.is_finished() {
+            traffic.step(true);
+        }
+        world.runtime.block_on(done).unwrap().unwrap();
+        started = world.worker_after(started);
+    }
+    traffic.rest();
+    assert_eq!(
+        (traffic.back, traffic.arrived, traffic.received),
+        (traffic.sent, traffic.sent, traffic.wired)
+    );
+    let error = world.runtime.block_on(world.workers.replace(virtnet_soft::Program::new("/bin/true", 2)));
+    assert!(error.unwrap_err().to_string().contains("/bin/true ended or did not answer"));
+    let error =
+        world.runtime.block_on(world.workers.replace(virtnet_soft::Program::new("/nowhere/worker", 2)));
+    assert!(error.unwrap_err().to_string().contains("starting the worker /nowhere/worker"));
+    traffic.wire.send(&packet(traffic.wired, 60)).unwrap();
+    traffic.wired += 1;
+    traffic.rest();
+}
