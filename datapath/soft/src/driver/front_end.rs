@@ -48,9 +48,13 @@ pub struct FrontEnd {
 }
 
 impl FrontEnd {
-    /// On a connection.
-    pub fn new(stream: UnixStream) -> Self {
-        Self { stream }
+    /// On a connection. Answers are waited for ten seconds.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub fn new(stream: UnixStream) -> io::Result<Self> {
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
+        Ok(Self { stream })
     }
 
     /// Sends a request, as bytes of whatever kind.

@@ -6,14 +6,17 @@
 //! | `front_end` | vhost-user from the other side |
 //! | `ring` | a split ring from the driver's side |
 //! | `net` | [`Driver`]: a guest's memory with the rings and buffers of some queue pairs |
+//! | `raw` | [`RawTap`]: a TAP without a function |
 //! | `wire` | [`Wire`]: the network side of a TAP |
 
 mod front_end;
 mod net;
+mod raw;
 mod ring;
 mod wire;
 
 pub use front_end::{FrontEnd, Request};
 pub use net::{Driver, Options};
+pub use raw::RawTap;
 pub use ring::{Buffer, Given, Ring};
 pub use wire::Wire;

@@ -63,6 +63,8 @@ pub struct Driver {
     options: Options,
     half: u64,
     buffers: u64,
+    /// Buffers of the packet that `skip` is in.
+    skipping: u16,
 }
 
 impl Driver {
@@ -87,7 +89,7 @@ impl Driver {
         };
         let ranges = [region(0, half, 0)?, region(HIGH, buffers, half)?];
         let memory = GuestMemoryMmap::from_ranges_with_files(ranges).map_err(io::Error::other)?;
-        let front_end = FrontEnd::new(stream);
+        let front_end = FrontEnd::new(stream)?;
         let offered = front_end.number(Request::GetFeatures)?;
         let accepted = offered & (options.features.bits() | PROTOCOL);
         let has = |feature: Feature| accepted >> feature.bit() & 1 == 1;
@@ -99,8 +101,18 @@ impl Driver {
         }
         let header = Accepted(accepted).header();
         let accepted = accepted & !PROTOCOL;
-        let mut driver =
-            Self { front_end, memory, file, rings: all, accepted, header, options, half, buffers };
+        let mut driver = Self {
+            front_end,
+            memory,
+            file,
+            rings: all,
+            accepted,
+            header,
+            options,
+            half,
+            buffers,
+            skipping: 0,
+        };
         driver.set_up(offered)?;
         Ok(driver)
     }
@@ -212,6 +224,34 @@ impl Driver {
         };
         let buffers: Vec<_> = (0..whole).step_by(each).map(part).collect();
         self.rings[queue].add(cookie, &buffers)
+    }
+
+    /// Sends what a buffer of a pair's transmit queue holds already: so many bytes. `false`: the ring is full.
+    pub fn send_again(&mut self, pair: u16, cookie: u64, length: u32) -> bool {
+        let queue = usize::from(pair) * 2 + 1;
+        let buffer = Buffer { address: self.buffer(queue, cookie), length, writable: false };
+        self.rings[queue].add(cookie, &[buffer])
+    }
+
+    /// Gives the buffers back that a pair's receive queue has filled, unread; how many packets they are.
+    ///
+    /// # Errors
+    /// Where the device does not do as it should.
+    pub fn skip(&mut self, pair: u16) -> io::Result<u64> {
+        let queue = usize::from(pair) * 2;
+        let mut count = 0;
+        while let Some(given) = self.rings[queue].given()? {
+            // Of a packet in several buffers only the first has a header, which says how many they are.
+            if self.skipping == 0 {
+                let bytes = self.read(self.buffer(queue, given.cookie) + 10, 2);
+                self.skipping = u16::from_le_bytes([bytes[0], bytes[1]]).max(1);
+                count += 1;
+            }
+            self.skipping -= 1;
+            self.give(pair, given.cookie);
+        }
+        self.rings[queue].notify();
+        Ok(count)
     }
 
     /// Gives a buffer of a pair's receive queue to the device.

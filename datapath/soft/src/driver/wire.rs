@@ -22,7 +22,18 @@ impl Wire {
     /// # Errors
     /// Where the kernel does not permit it.
     pub fn open(name: &str, headers: bool) -> io::Result<Self> {
-        let protocol = (libc::ETH_P_ALL as u16).to_be();
+        Self::of(name, headers, (libc::ETH_P_ALL as u16).to_be())
+    }
+
+    /// One that sees nothing and only sends, with such headers.
+    ///
+    /// # Errors
+    /// Where the kernel does not permit it.
+    pub fn open_to_send(name: &str) -> io::Result<Self> {
+        Self::of(name, true, 0)
+    }
+
+    fn of(name: &str, headers: bool, protocol: u16) -> io::Result<Self> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: a call without pointers.
         let fd = unsafe { libc::socket(libc::AF_PACKET, kind, protocol.into()) };

@@ -1,9 +1,10 @@
 //! The guest's memory as a front end shares it: which address of its process is which of the guest's.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use nix::sys::statfs::{FsType, HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
+use nix::sys::statfs::{HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
 
 use super::message::{MAX_REGIONS, Payload, Wrong};
 
@@ -51,11 +52,16 @@ impl Table {
             return Err(wrong("overlap others"));
         }
         let kind = fstatfs(file.as_fd()).map_err(|error| wrong(&format!("are in no file: {error}")))?;
+        let file = File::from(file);
+        let about = file.metadata().map_err(|error| wrong(&format!("are in no file: {error}")))?;
         // A page of memory that is there at once: another file's might be waited for, whoever has it.
-        if ![TMPFS_MAGIC, HUGETLBFS_MAGIC].contains(&FsType(kind.filesystem_type().0)) {
+        if !about.is_file() || ![TMPFS_MAGIC, HUGETLBFS_MAGIC].contains(&kind.filesystem_type()) {
             return Err(wrong("are neither a memfd nor huge pages: use memory-backend-memfd,share=on"));
         }
-        self.0.push(Region { guest, size, user, offset, file: Arc::new(file) });
+        if offset.checked_add(size).is_none_or(|end| end > about.len()) {
+            return Err(wrong("end beyond their file"));
+        }
+        self.0.push(Region { guest, size, user, offset, file: Arc::new(file.into()) });
         Ok(())
     }
 
