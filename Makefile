@@ -12,12 +12,12 @@ FLEETS ?= 200
 DEVICES ?= 1000,5000,20000
 CLUSTER ?=
 
-.PHONY: help test check control-plane open-vswitch chromium cluster fmt lint docs unit generate soak soak-simulation soak-switch soak-fleet bench-switch bench-fleet deny
+.PHONY: help test check control-plane open-vswitch dpdk chromium cluster fmt lint docs unit generate soak soak-simulation soak-switch soak-fleet soak-datapath bench-switch bench-fleet bench-datapath deny
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-test: check fmt lint docs control-plane open-vswitch chromium unit ## everything that decides whether a change lands
+test: check fmt lint docs control-plane open-vswitch dpdk chromium unit ## everything that decides whether a change lands
 
 check: ## are the tools here that the tests need?
 	@tests/prerequisites.sh
@@ -27,6 +27,9 @@ control-plane: ## etcd and kube-apiserver for the tests, built once from their G
 
 open-vswitch: ## Open vSwitch for the tests, fetched once where none is installed
 	@tests/open-vswitch/get.sh >/dev/null
+
+dpdk: ## DPDK's testpmd for the tests, fetched once where none is installed
+	@tests/dpdk/get.sh >/dev/null
 
 chromium: ## Chromium for the tests, fetched once where none is installed
 	@tests/chromium/get.sh >/dev/null
@@ -53,7 +56,7 @@ generate: ## write what is generated: manifests/crds, and of docs reference.md, 
 	$(CARGO) run -q -p virtnet-crds --bin crdgen
 	UPDATE_GOLDEN=1 $(CARGO) test -q -p virtnet-controller -p virtnet-cli --test reference
 
-soak: soak-simulation soak-switch soak-fleet ## what takes longer than `make test` may: its last results are in docs/status.md
+soak: soak-simulation soak-switch soak-fleet soak-datapath ## what takes longer than `make test` may: its last results are in docs/status.md
 
 soak-simulation: ## the seeded simulation over SEEDS seeds (20000)
 	VIRTNET_SEEDS=$(SEEDS) $(CARGO) test --release --locked -p virtnet-tests --test simulation -- --nocapture
@@ -67,12 +70,19 @@ soak-fleet: check control-plane ## on real API servers: four DPUs as the README 
 	$(CARGO) test --workspace --locked --test readme -- --ignored
 	VIRTNET_FLEETS=$(FLEETS) $(CARGO) test --workspace --locked --test operator -- --ignored --nocapture turmoil::
 
+soak-datapath: check dpdk ## functions in software: a million packets of testpmd's in each case, 1000 kills of the worker, more fuzzing
+	VIRTNET_TESTPMD_PACKETS=1000000 VIRTNET_WORKER_KILLS=1000 VIRTNET_FUZZ_SECONDS=600 \
+		$(CARGO) test --release --locked -p virtnet-soft --test soft -- --nocapture testpmd kills fuzz
+
 bench-switch: check open-vswitch ## 504 ports by the guide's commands, one bare transaction and the agent, ROUNDS (5) times
 	$(CARGO) run -q --locked -p virtnet-tests --bin bench_switch -- --rounds $(ROUNDS)
 
 bench-fleet: check control-plane ## DEVICES (1000,5000,20000) devices: what binding, start and rest cost an operator
 	$(CARGO) build -q --workspace --locked --bins
 	@$(CARGO) run -q --locked -p virtnet-tests --bin bench_fleet -- --devices $(DEVICES)
+
+bench-datapath: check ## CPU a packet of a function in software beside bare reads and writes of a TAP
+	@$(CARGO) bench -q --locked -p virtnet-soft --bench datapath
 
 deny: ## licences, sources and duplicates of dependencies (needs cargo-deny)
 	$(CARGO) deny --offline check bans licenses sources

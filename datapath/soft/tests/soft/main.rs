@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, whose failure is the test's")]
 
+mod control;
+mod fuzz;
+mod hostile;
 mod kills;
 mod support;
+mod testpmd;
 mod traffic;

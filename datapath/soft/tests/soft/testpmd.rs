@@ -1,0 +1,155 @@
+//! DPDK's `dpdk-testpmd` as the driver: what the TAP receives goes through the function to it, and comes back the same way. Every
+//! packet is checked, and their order within a flow.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use virtnet_soft::driver::Wire;
+
+use crate::support::{ALL, OFFLOADS, World, number, packet, settings};
+
+/// Packets that are under way at most: testpmd drops what its transmit ring has no room for.
+fn window(size: u64, longest: usize) -> u64 {
+    size / (longest as u64).div_ceil(2048).saturating_add(1)
+}
+
+/// Flows, by which the kernel spreads packets over queues.
+const FLOWS: u64 = 16;
+
+/// A million each with `VIRTNET_TESTPMD_PACKETS=1000000`.
+fn count() -> u64 {
+    std::env::var("VIRTNET_TESTPMD_PACKETS").map_or(3000, |packets| packets.parse().unwrap())
+}
+
+/// The program; it ends with this, and with this process.
+struct Testpmd(Child, PathBuf);
+
+impl Drop for Testpmd {
+    #[expect(clippy::print_stderr, reason = "why a test fails")]
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        if std::thread::panicking() {
+            eprintln!("testpmd says:\n{}", std::fs::read_to_string(&self.1).unwrap_or_default());
+        }
+    }
+}
+
+impl Testpmd {
+    fn start(socket: &Path, options: &str, queues: u16, longest: usize) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/dpdk/get.sh");
+        let output = Command::new(script).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let told = String::from_utf8(output.stdout).unwrap();
+        let told: BTreeMap<_, _> = told.lines().filter_map(|line| line.split_once('=')).collect();
+        let mut command = Command::new(told["testpmd"]);
+        command.args("-l 0,1 --no-huge --no-shconf --no-telemetry --no-pci -m 256".split(' '));
+        for driver in ["bus_vdev", "mempool_ring", "net_virtio"] {
+            command.arg("-d").arg(format!("{}/librte_{driver}.so", told["drivers"]));
+        }
+        let device = format!("net_virtio_user0,path={},queues={queues},cq=1,{options}", socket.display());
+        command.arg("--vdev").arg(device).arg("--");
+        command.args(
+            "--total-num-mbufs=16384 --no-lsc-interrupt --disable-link-check --no-flush-rx --port-topology=loop --forward-mode=io".split(' '),
+        );
+        command.args([
+            format!("--rxq={queues}"),
+            format!("--txq={queues}"),
+            format!("--max-pkt-len={longest}"),
+        ]);
+        if longest > 2048 {
+            // Packets of several segments, which merged buffers alone make.
+            command.args(["--tx-offloads=0x8000", "--enable-scatter"]);
+        }
+        if !told["libraries"].is_empty() {
+            command.env("LD_LIBRARY_PATH", told["libraries"]);
+        }
+        let path = socket.with_extension("log");
+        let log = std::fs::File::create(&path).unwrap();
+        command.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);
+        Self(command.spawn().unwrap(), path)
+    }
+}
+
+/// A packet of a flow of UDP over IPv4.
+fn flow(number: u64, length: usize) -> Vec<u8> {
+    let mut flow = packet(number, length);
+    let port = (number % FLOWS) as u8;
+    let size = u16::try_from(length - 14).unwrap().to_be_bytes();
+    let head = [
+        8, 0, 0x45, 0, size[0], size[1], 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0x30, port,
+        0x30, 1,
+    ];
+    // The number comes after, and is what the rest follows from.
+    let tail = packet(number, length - 38);
+    flow[12..38].copy_from_slice(&head);
+    flow[38..].copy_from_slice(&tail);
+    flow
+}
+
+fn there_and_back(function: &virtnet_soft::Function, wire: &Wire, window: u64, longest: usize) {
+    let (count, mut sent, mut seen) = (count(), 0, 0);
+    let mut last = BTreeMap::new();
+    while seen < count {
+        while sent < count && sent - seen < window {
+            wire.send(&flow(sent, 80 + (sent as usize * 131) % (longest - 80))).unwrap();
+            sent += 1;
+        }
+        let before = seen;
+        while let Some(packet) = wire.receive().unwrap() {
+            let number = number(&packet[38..]);
+            assert_eq!(packet, flow(number, packet.len()), "packet {number} is another");
+            let last = last.insert(number % FLOWS, number);
+            assert!(last.is_none_or(|last| last < number), "{number} after {last:?}: twice, or out of order");
+            seen += 1;
+        }
+        if before == seen {
+            assert!(wire.wait(&[]).unwrap(), "{seen} of {sent} came back: {:?}", function.counters(2));
+        }
+    }
+}
+
+#[test]
+fn testpmd_drives_a_function_over_what_can_be_agreed_on() {
+    let world = World::new();
+    let wire = world.wire(false);
+    let mut mtu = settings(ALL, 9);
+    mtu.mtu = 9000.try_into().unwrap();
+    world.ip("link set rep0 mtu 9000");
+    let without = |names: &[&str]| {
+        let names: Vec<_> = ALL.split_whitespace().filter(|name| !names.contains(name)).collect();
+        names.join(" ")
+    };
+    let function = world.function(&mtu, OFFLOADS);
+    // Each two of: merged buffers, order, indirect descriptors, size of the ring, queue pairs.
+    let cases = [
+        ("mrg_rxbuf=1,in_order=1", 256, ALL.to_owned(), 1, 9000),
+        ("mrg_rxbuf=1,in_order=0", 1024, without(&["INDIRECT_DESC"]), 2, 9000),
+        ("mrg_rxbuf=0,in_order=1", 1024, without(&["INDIRECT_DESC", "EVENT_IDX"]), 4, 1514),
+        ("mrg_rxbuf=0,in_order=0", 64, ALL.to_owned(), 1, 1514),
+        ("mrg_rxbuf=1,in_order=1", 64, without(&["INDIRECT_DESC"]), 4, 1514),
+        ("mrg_rxbuf=0,in_order=0", 256, without(&["EVENT_IDX"]), 2, 1514),
+        ("mrg_rxbuf=0,in_order=1", 64, ALL.to_owned(), 2, 1514),
+        ("mrg_rxbuf=1,in_order=0", 1024, ALL.to_owned(), 4, 9000),
+    ];
+    for (options, size, names, queues, longest) in cases {
+        let mut settings = mtu.clone();
+        settings.features = crate::support::features(&names);
+        world.runtime.block_on(function.configure(&settings, OFFLOADS)).unwrap();
+        let testpmd =
+            Testpmd::start(&world.socket(), &format!("{options},queue_size={size}"), queues, longest);
+        let state = world.until(&function, |state| state.in_use && state.active_pairs == queues);
+        assert_eq!(state.fault, None, "{options}");
+        there_and_back(&function, &wire, window(size, longest), longest);
+        drop(testpmd);
+        world.until(&function, |state| !state.connected);
+    }
+    let counters = function.counters(8);
+    let passed = |side: usize| counters.iter().skip(side).step_by(2).map(|queue| queue.packets).sum::<u64>();
+    assert_eq!((passed(0), passed(1)), (count() * 8, count() * 8));
+    assert!(
+        counters.iter().all(|queue| queue.stopped + queue.bad_desc_errors + queue.dropped == 0),
+        "{counters:?}"
+    );
+}
