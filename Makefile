@@ -12,12 +12,12 @@ FLEETS ?= 200
 DEVICES ?= 1000,5000,20000
 CLUSTER ?=
 
-.PHONY: help test check control-plane open-vswitch dpdk chromium cluster fmt lint docs unit generate soak soak-simulation soak-switch soak-fleet soak-datapath bench-switch bench-fleet bench-datapath deny
+.PHONY: help test check control-plane open-vswitch dpdk qemu guest chromium cluster fmt lint docs unit generate soak soak-simulation soak-switch soak-fleet soak-datapath bench-switch bench-fleet bench-datapath deny
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-test: check fmt lint docs control-plane open-vswitch dpdk chromium unit ## everything that decides whether a change lands
+test: check fmt lint docs control-plane open-vswitch dpdk qemu guest chromium unit ## everything that decides whether a change lands
 
 check: ## are the tools here that the tests need?
 	@tests/prerequisites.sh
@@ -30,6 +30,12 @@ open-vswitch: ## Open vSwitch for the tests, fetched once where none is installe
 
 dpdk: ## DPDK's testpmd for the tests, fetched once where none is installed
 	@tests/dpdk/get.sh >/dev/null
+
+qemu: ## QEMU for the tests, fetched once where none is installed that is new enough
+	@tests/qemu/get.sh >/dev/null
+
+guest: ## the guest that QEMU boots in the tests, put together once from Debian packages
+	@tests/guest/build.sh >/dev/null
 
 chromium: ## Chromium for the tests, fetched once where none is installed
 	@tests/chromium/get.sh >/dev/null

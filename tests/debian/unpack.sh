@@ -1,23 +1,32 @@
 #!/usr/bin/env bash
-# Prints the folder into which a package of this distribution, Debian or what derives from it, is unpacked with all that it
-# depends on and that is not installed, or by itself with --alone.
+# Prints the folder into which packages of this distribution, Debian or what derives from it, are unpacked with all that they
+# depend on and that is not installed, or by themselves with --alone.
 #
-# It is fetched once from the distribution's own mirrors into $XDG_CACHE_HOME/virtnet (else ~/.cache/virtnet). Nothing is
+# They are fetched once from the distribution's own mirrors into $XDG_CACHE_HOME/virtnet (else ~/.cache/virtnet). Nothing is
 # installed: that would start daemons on this machine, and needs root.
 #
-#     unpack.sh [--alone] FOLDER PACKAGE      FOLDER: below the cache
+# With --suite they come from that suite of Debian, whatever this machine has, and with all that they depend on down to the C
+# library: programs of a later suite run by that one's loader alone. Of backports the suite below them is there too.
+#
+#     unpack.sh [--alone] [--suite SUITE] FOLDER PACKAGE...      FOLDER: below the cache
 set -euo pipefail
 
 alone=
-if [ "$1" = --alone ]; then
-    alone=yes
-    shift
-fi
+suite=
+while true; do
+    case $1 in
+    --alone) alone=yes && shift ;;
+    --suite) suite=$2 && shift 2 ;;
+    *) break ;;
+    esac
+done
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/virtnet/$1
-package=$2
+shift
+wanted=("$@")
+mirror=${VIRTNET_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
 fail() {
-    printf '%s: %s\n' "$package" "$1" >&2
+    printf '%s: %s\n' "${wanted[*]}" "$1" >&2
     exit 1
 }
 
@@ -26,21 +35,41 @@ mkdir -p "$cache"
 exec 9>"$cache/.lock"
 flock 9
 root=$cache/root
-if [ ! -e "$root/.complete" ]; then
-    printf '%s: fetching the package, once\n' "$package" >&2
+contents="${suite:+$suite: }${wanted[*]}"
+# Of one that is older than its list of contents no more is known than that it is complete.
+if [ ! -e "$root/.complete" ] || { [ -s "$root/.complete" ] && [ "$(<"$root/.complete")" != "$contents" ]; }; then
+    printf '%s: fetching the packages, once\n' "${wanted[*]}" >&2
     scratch=$(mktemp -d "$cache/.fetching-XXXXXX")
     trap 'rm -rf "$scratch"' EXIT
     mkdir -p "$scratch/lists/partial" "$scratch/archives/partial" "$scratch/root"
     # The machine's own lists of packages may be old or absent, and are not ours to write.
     options=(-q -o "Dir::State::Lists=$scratch/lists" -o "Dir::Cache=$scratch" -o "Dir::Cache::archives=$scratch/archives"
         -o Debug::NoLocking=1 -o APT::Sandbox::User=)
+    if [ -n "$suite" ]; then
+        keys=/usr/share/keyrings/debian-archive-keyring.gpg
+        [ -e "$keys" ] || fail "missing: $keys (by it $suite of Debian is known): install debian-archive-keyring"
+        for each in "${suite%-backports}" "$suite"; do
+            printf 'deb [signed-by=%s] %s %s main\n' "$keys" "$mirror" "$each"
+        done | sort -u >"$scratch/sources.list"
+        # Nothing counts as installed, and the wanted suite comes first.
+        touch "$scratch/status"
+        options+=(-o "Dir::Etc::sourcelist=$scratch/sources.list" -o Dir::Etc::sourceparts=/dev/null
+            -o Dir::Etc::preferencesparts=/dev/null -o Dir::Etc::preferences=/dev/null
+            -o "Dir::State::status=$scratch/status" -o "APT::Default-Release=$suite"
+            # Else an index that can't be had is but a warning.
+            -o APT::Update::Error-Mode=any)
+    fi
     apt-get "${options[@]}" update >"$scratch/log" 2>&1 || {
         cat "$scratch/log" >&2
         fail "the lists of packages could not be fetched"
     }
-    packages=("$package")
+    packages=("${wanted[@]}")
     if [ -z "$alone" ]; then
-        mapfile -t packages < <(apt-get "${options[@]}" install -s --no-install-recommends "$package" | awk '$1 == "Inst" { print $2 }')
+        apt-get "${options[@]}" install -s --no-install-recommends "${wanted[@]}" >"$scratch/log" 2>&1 || {
+            cat "$scratch/log" >&2
+            fail "the distribution has no such package, or none that goes with what it has"
+        }
+        mapfile -t packages < <(awk '$1 == "Inst" { print $2 }' "$scratch/log")
         [ "${#packages[@]}" -gt 0 ] || fail "the distribution has no such package"
     fi
     (cd "$scratch/archives" && apt-get "${options[@]}" download "${packages[@]}") >"$scratch/log" 2>&1 || {
@@ -50,7 +79,7 @@ if [ ! -e "$root/.complete" ]; then
     for file in "$scratch"/archives/*.deb; do
         dpkg-deb -x "$file" "$scratch/root"
     done
-    touch "$scratch/root/.complete"
+    printf '%s\n' "$contents" >"$scratch/root/.complete"
     rm -rf "$root"
     mv "$scratch/root" "$root"
 fi
