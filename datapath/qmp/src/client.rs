@@ -197,6 +197,12 @@ impl Qmp {
         &self.version
     }
 
+    /// Whether both ask on one connection.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Has a command done, and waits for its answer. `arguments` are an object.
     ///
     /// # Errors

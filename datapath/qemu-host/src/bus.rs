@@ -1,0 +1,233 @@
+//! [`Bus`]: the handle on a host, and what its task and its operations share.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use virtnet_controller::{Place, Settings};
+use virtnet_qmp::Qmp;
+
+use crate::config::{Backend, ConfigError, HostConfig};
+use crate::observe::{ObserveError, observe};
+use crate::operate::{self, BusError};
+use crate::state::{BusEvent, HostState, Seen, changes};
+use crate::{follow, plan};
+
+/// The PCIe bus of a guest. Dropped, its task ends and nothing in the guest changes; operations that were begun come to their end.
+#[derive(Debug)]
+pub struct Bus {
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A host's state, and every change after it.
+#[derive(Debug)]
+pub struct BusWatch {
+    /// The state when the watch began.
+    pub state: HostState,
+    /// What changed since, in order and without a gap.
+    pub events: mpsc::UnboundedReceiver<BusEvent>,
+}
+
+impl Bus {
+    /// Begins to look after a host, whether or not it runs yet.
+    ///
+    /// # Errors
+    /// Where the configuration can't be meant.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(config: HostConfig) -> Result<Self, ConfigError> {
+        config.check()?;
+        let shared = Arc::new(Shared::new(config));
+        let task = tokio::spawn(follow::follow(Arc::clone(&shared))).abort_handle();
+        Ok(Self { shared, task })
+    }
+
+    /// What is known now, and a way to wait for it to be something else.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<HostState> {
+        self.shared.state.subscribe()
+    }
+
+    /// What is known now, and every change that follows.
+    #[must_use]
+    pub fn watch(&self) -> BusWatch {
+        let (tell, events) = mpsc::unbounded_channel();
+        let mut watchers = lock(&self.shared.watchers);
+        watchers.push(tell);
+        BusWatch { state: self.shared.state.borrow().clone(), events }
+    }
+
+    /// Has everything looked at anew: of what a back end sees of its driver, and of nothing else, QEMU says nothing.
+    pub fn look(&self) {
+        self.shared.look.notify_one();
+    }
+
+    /// Plugs a function into a slot that is free, with its link `up` or down (a link that is down is up for the moment between two
+    /// commands). Returns what was read back. The guest's driver may take it at once or never.
+    ///
+    /// # Errors
+    /// Where it was not plugged: nothing of it is left then, or, where QEMU can't be asked any more, nothing of it will be once it can.
+    pub async fn plug(
+        &self,
+        slot: u16,
+        settings: &Settings,
+        backend: &Backend,
+        up: bool,
+    ) -> Result<Seen, BusError> {
+        let shared = Arc::clone(&self.shared);
+        let (settings, backend) = (settings.clone(), backend.clone());
+        to_its_end(async move { operate::plug(&shared, slot, &settings, &backend, up).await }).await
+    }
+
+    /// Takes the function out of a slot: asks the guest, again and again, and waits until it has let go. Meanwhile
+    /// [`Seen::unplugging`] tells how that goes. A slot that is empty is left so.
+    ///
+    /// # Errors
+    /// Where the function is another's, or is there still after `patience`. The guest may let go of it later all the same, which
+    /// [`Bus::watch`] tells, and then what was behind it is removed too.
+    pub async fn unplug(&self, slot: u16, patience: Duration) -> Result<(), BusError> {
+        let shared = Arc::clone(&self.shared);
+        to_its_end(async move { operate::unplug(&shared, slot, patience).await }).await
+    }
+
+    /// Takes the function out of a slot and plugs one with other settings: QEMU fixes MAC, MTU, queues, features and vectors when a
+    /// device is made. Nothing is taken out for settings that no function can have.
+    ///
+    /// # Errors
+    /// Those of [`Bus::unplug`] and [`Bus::plug`]; after one of the latter the slot is empty.
+    pub async fn replace(
+        &self,
+        slot: u16,
+        settings: &Settings,
+        backend: &Backend,
+        up: bool,
+        patience: Duration,
+    ) -> Result<Seen, BusError> {
+        let shared = Arc::clone(&self.shared);
+        let (settings, backend) = (settings.clone(), backend.clone());
+        to_its_end(async move { operate::replace(&shared, slot, &settings, &backend, up, patience).await })
+            .await
+    }
+
+    /// Sets the link that the driver of a function sees.
+    ///
+    /// # Errors
+    /// Where there is no such function, or QEMU refuses.
+    pub async fn set_link(&self, place: Place, up: bool) -> Result<(), BusError> {
+        let shared = Arc::clone(&self.shared);
+        to_its_end(async move { operate::set_link(&shared, place, up).await }).await
+    }
+}
+
+/// Runs an operation in a task of its own: half of one is worse than one that nobody waits for.
+async fn to_its_end<T: Send + 'static>(
+    operation: impl Future<Output = Result<T, BusError>> + Send + 'static,
+) -> Result<T, BusError> {
+    tokio::spawn(operation).await.unwrap_or_else(|ended| match ended.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        // The runtime ends.
+        Err(_) => Err(BusError::Ended),
+    })
+}
+
+/// What the task and the operations share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: HostConfig,
+    pub(crate) state: watch::Sender<HostState>,
+    pub(crate) look: tokio::sync::Notify,
+    watchers: Mutex<Vec<mpsc::UnboundedSender<BusEvent>>>,
+    /// The connection in use.
+    qmp: Mutex<Option<Qmp>>,
+    /// One observation after the other, so that the last one to begin is the last one to be taken.
+    observing: tokio::sync::Mutex<()>,
+    /// One operation at a time on each slot.
+    slots: BTreeMap<u16, tokio::sync::Mutex<()>>,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn new(config: HostConfig) -> Self {
+        Self {
+            state: watch::Sender::new(HostState::new()),
+            look: tokio::sync::Notify::new(),
+            watchers: Mutex::new(Vec::new()),
+            qmp: Mutex::new(None),
+            observing: tokio::sync::Mutex::new(()),
+            slots: config.slots.keys().map(|slot| (*slot, tokio::sync::Mutex::new(()))).collect(),
+            config,
+        }
+    }
+
+    /// The connection.
+    pub(crate) fn qmp(&self) -> Result<Qmp, BusError> {
+        lock(&self.qmp).clone().ok_or_else(|| BusError::Down(self.state.borrow().connection.to_string()))
+    }
+
+    /// Uses another connection from now on, or none.
+    pub(crate) fn connection(&self, qmp: Option<Qmp>) {
+        *lock(&self.qmp) = qmp;
+    }
+
+    /// The right to change a slot.
+    pub(crate) fn slot(&self, slot: u16) -> Result<&tokio::sync::Mutex<()>, BusError> {
+        self.slots.get(&slot).ok_or(BusError::NoSuchSlot(slot))
+    }
+
+    /// Changes what is known, and tells whoever watches what that changed.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut HostState)) {
+        let mut watchers = lock(&self.watchers);
+        self.state.send_if_modified(|state| {
+            let old = state.clone();
+            change(state);
+            let news = changes(&old, state);
+            watchers.retain(|watcher| news.iter().all(|event| watcher.send(event.clone()).is_ok()));
+            !news.is_empty()
+        });
+    }
+
+    /// Observes, and knows it. What was left behind in slots on which nothing is under way is removed.
+    pub(crate) async fn observe(&self) -> Result<(), BusError> {
+        let qmp = self.qmp()?;
+        let left_behind = self.observe_with(&qmp).await?;
+        for slot in left_behind {
+            // Whoever has the slot removes it.
+            let Ok(_changing) = self.slot(slot)?.try_lock() else { continue };
+            operate::clear(&qmp, slot).await?;
+        }
+        Ok(())
+    }
+
+    /// Observes, and knows it. The slots in which something was left behind.
+    pub(crate) async fn observe_with(
+        &self,
+        qmp: &Qmp,
+    ) -> Result<std::collections::BTreeSet<u16>, ObserveError> {
+        let _in_order = self.observing.lock().await;
+        let found = observe(qmp, &self.config).await?;
+        let current = lock(&self.qmp);
+        // Of a connection that has ended since this is no news.
+        if current.as_ref().is_some_and(|current| current.is_of(qmp)) {
+            self.update(|state| state.observed(qmp.version(), found.functions));
+        }
+        Ok(found.left_behind)
+    }
+
+    /// The id of the device that is made for a slot.
+    pub(crate) fn device(slot: u16) -> String {
+        plan::Names::of(slot).device
+    }
+}
