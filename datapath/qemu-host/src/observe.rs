@@ -39,21 +39,32 @@ pub enum ObserveError {
     },
 }
 
+/// A device that was named or plugged by a person or a program, whether or not the guest has found it.
+#[derive(Debug)]
+struct Device {
+    /// Its id; empty where it has none.
+    id: String,
+    /// Its path in QEMU's tree of objects.
+    path: String,
+    /// The id of the port that it is in.
+    port: String,
+}
+
 /// Asks for all that is to be known. Functions may come and go meanwhile: what is gone when it is asked for is unknown.
 pub(crate) async fn observe(qmp: &Qmp, config: &HostConfig) -> Result<Observation, ObserveError> {
     // In this order: a function that goes between the two leaves its connection behind, and is seen here still.
     let chardevs = chardevs(qmp).await?;
+    let devices = devices(qmp).await?;
     let tree = pci::functions(qmp.execute("query-pci", json!({})).await?)
         .map_err(|source| ObserveError::Answer { command: "query-pci", source })?;
     let mut functions = BTreeMap::new();
     let mut left_behind = BTreeSet::new();
     for (slot, port) in &config.slots {
         let names = Names::of(*slot);
-        let in_port = tree.iter().filter(|each| each.port.as_deref() == Some(port));
-        match in_port.min_by_key(|each| each.devfn) {
-            Some(found) => {
-                let ours = found.id == names.device;
-                functions.insert(Place::Slot(*slot), seen(qmp, found, ours).await?);
+        match devices.iter().find(|device| device.port == *port) {
+            Some(device) => {
+                let ours = device.id == names.device;
+                functions.insert(Place::Slot(*slot), seen(qmp, device, &tree, ours).await?);
             }
             None if chardevs.contains(&names.chardev) => {
                 left_behind.insert(*slot);
@@ -62,17 +73,47 @@ pub(crate) async fn observe(qmp: &Qmp, config: &HostConfig) -> Result<Observatio
         }
     }
     for (pf, id) in &config.static_pfs {
-        let Some(found) = tree.iter().find(|each| each.id == *id) else { continue };
-        functions.insert(Place::Static(*pf), seen(qmp, found, false).await?);
-        for (index, vf) in (0u32..).zip(vfs(qmp, found, &tree).await?) {
+        let Some(device) = devices.iter().find(|device| device.id == *id) else { continue };
+        functions.insert(Place::Static(*pf), seen(qmp, device, &tree, false).await?);
+        for (index, vf) in (0u32..).zip(vfs(qmp, device, &devices).await?) {
             let Ok(index) = VfId::try_from(index) else { break };
-            // One that the guest has not enabled it can't see.
-            if vf.mapped {
-                functions.insert(Place::Vf(*pf, index), seen(qmp, vf, false).await?);
+            // One that the guest has not enabled has registers nowhere, and the guest can't see it.
+            if tree.iter().any(|each| each.id == vf.id && each.mapped) {
+                functions.insert(Place::Vf(*pf, index), seen(qmp, vf, &tree, false).await?);
             }
         }
     }
     Ok(Observation { functions, left_behind })
+}
+
+/// The devices in ports, whatever they are.
+async fn devices(qmp: &Qmp) -> Result<Vec<Device>, ObserveError> {
+    #[derive(Deserialize)]
+    struct Child {
+        name: String,
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    let mut found = Vec::new();
+    for (folder, named) in [("/machine/peripheral", true), ("/machine/peripheral-anon", false)] {
+        let answer = qmp.execute("qom-list", json!({"path": folder})).await?;
+        let children: Vec<Child> = serde_json::from_value(answer)
+            .map_err(|source| ObserveError::Answer { command: "qom-list", source })?;
+        for Child { name, kind } in children {
+            // Ports are in ports of nobody's here.
+            if !kind.starts_with("child<") || kind == "child<pcie-root-port>" {
+                continue;
+            }
+            let path = format!("{folder}/{name}");
+            let bus = property(qmp, &path, "parent_bus").await?;
+            // A bus bears the name of its port.
+            let port = bus.as_ref().and_then(|bus| bus.as_str()?.rsplit('/').next());
+            if let Some(port) = port.map(str::to_owned) {
+                found.push(Device { id: if named { name } else { String::new() }, path, port });
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The names of QEMU's connections.
@@ -88,44 +129,38 @@ pub(crate) async fn chardevs(qmp: &Qmp) -> Result<BTreeSet<String>, ObserveError
 }
 
 /// The VFs of a PF, the first one first, whether or not the guest has enabled them.
-async fn vfs<'a>(
-    qmp: &Qmp,
-    pf: &PciFunction,
-    tree: &'a [PciFunction],
-) -> Result<Vec<&'a PciFunction>, QmpError> {
+async fn vfs<'a>(qmp: &Qmp, pf: &Device, devices: &'a [Device]) -> Result<Vec<&'a Device>, QmpError> {
     let mut found = Vec::new();
-    for each in tree {
-        if each.device.is_none() && each.port == pf.port && !each.id.is_empty() {
-            let of = property(qmp, &each.id, "sriov-pf").await?;
-            if of.and_then(|of| of.as_str().map(|of| of == pf.id)) == Some(true) {
-                found.push(each);
-            }
+    for each in devices.iter().filter(|each| each.port == pf.port && each.id != pf.id) {
+        let of = property(qmp, &each.path, "sriov-pf").await?;
+        if of.and_then(|of| of.as_str().map(|of| of == pf.id)) == Some(true) {
+            // The device and function on their bus, which numbers them.
+            let place = property(qmp, &each.path, "addr").await?.and_then(|addr| addr.as_i64());
+            found.push((place, each));
         }
     }
-    found.sort_by_key(|each| each.devfn);
-    Ok(found)
+    found.sort_by_key(|(place, _)| *place);
+    Ok(found.into_iter().map(|(_, vf)| vf).collect())
 }
 
-async fn seen(qmp: &Qmp, found: &PciFunction, ours: bool) -> Result<Seen, QmpError> {
-    let PciFunction { id, port: _, bdf, devfn: _, device, mapped: _ } = found;
-    // Who put it there without a name can't have it asked for.
-    let (mac, mtu, vectors, size, filter) = if id.is_empty() {
-        (None, None, None, None, None)
-    } else {
-        tokio::try_join!(
-            property(qmp, id, "mac"),
-            property(qmp, id, "host_mtu"),
-            property(qmp, id, "vectors"),
-            property(qmp, id, "rx_queue_size"),
-            known(qmp.execute("query-rx-filter", json!({"name": id}))),
-        )?
-    };
+async fn seen(qmp: &Qmp, device: &Device, tree: &[PciFunction], ours: bool) -> Result<Seen, QmpError> {
+    let Device { id, path, port: _ } = device;
+    let (mac, mtu, vectors, size, legacy, filter) = tokio::try_join!(
+        property(qmp, path, "mac"),
+        property(qmp, path, "host_mtu"),
+        property(qmp, path, "vectors"),
+        property(qmp, path, "rx_queue_size"),
+        property(qmp, path, "disable-legacy"),
+        known(qmp.execute("query-rx-filter", json!({"name": id}))),
+    )?;
     let number = |value: Option<Value>| value?.as_u64().and_then(|value| u32::try_from(value).ok());
+    // One without an id can't be told from others in the tree.
+    let in_tree = tree.iter().find(|each| !id.is_empty() && each.id == *id);
     Ok(Seen {
         id: id.clone(),
         ours,
-        bdf: *bdf,
-        device_id: *device,
+        bdf: in_tree.and_then(|each| each.bdf),
+        transitional: legacy.and_then(|legacy| Some(legacy.as_str()? == "off")),
         mac: mac.and_then(|mac| mac.as_str()?.parse().ok()),
         mtu: number(mtu).and_then(|mtu| Mtu::try_from(mtu).ok()),
         vectors: number(vectors).and_then(|vectors| u16::try_from(vectors).ok()),
@@ -137,8 +172,7 @@ async fn seen(qmp: &Qmp, found: &PciFunction, ours: bool) -> Result<Seen, QmpErr
 }
 
 /// A property of a device; `None` where it has gone, or is a device of another kind.
-async fn property(qmp: &Qmp, id: &str, name: &str) -> Result<Option<Value>, QmpError> {
-    let path = format!("/machine/peripheral/{id}");
+async fn property(qmp: &Qmp, path: &str, name: &str) -> Result<Option<Value>, QmpError> {
     known(qmp.execute("qom-get", json!({"path": path, "property": name}))).await
 }
 

@@ -1,25 +1,17 @@
-//! QEMU's tree of PCI devices, as `query-pci` answers it: [`functions`].
+//! QEMU's tree of PCI devices, as `query-pci` answers it: [`functions`]. What is behind a root port is in it only once the guest has
+//! numbered the port's bus: after a reset it is not, so that this tells where a function is and never whether it is there.
 
 use serde::Deserialize;
 use serde_json::Value;
 use virtnet_model::Bdf;
-
-/// The vendor that the configuration space of a VF reads as (PCIe 5.0, section 9.3.4.1.1).
-const VF_VENDOR: u32 = 0xffff;
 
 /// A function on some bus of the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PciFunction {
     /// Its id in QEMU; empty where it has none.
     pub(crate) id: String,
-    /// The id of the bridge that it is behind.
-    pub(crate) port: Option<String>,
     /// Its address; `None` until the guest has numbered the bus.
     pub(crate) bdf: Option<Bdf>,
-    /// Its place on its bus, `device << 3 | function`.
-    pub(crate) devfn: u8,
-    /// Its device id, such as 0x1041; a VF has none of its own.
-    pub(crate) device: Option<u16>,
     /// Whether the guest reaches its registers.
     pub(crate) mapped: bool,
 }
@@ -36,16 +28,9 @@ struct Device {
     function: u8,
     #[serde(default)]
     qdev_id: String,
-    id: Id,
     #[serde(default)]
     regions: Vec<Region>,
     pci_bridge: Option<Bridge>,
-}
-
-#[derive(Deserialize)]
-struct Id {
-    device: u32,
-    vendor: u32,
 }
 
 #[derive(Deserialize)]
@@ -67,25 +52,23 @@ pub(crate) fn functions(answer: Value) -> Result<Vec<PciFunction>, serde_json::E
     let buses: Vec<Bus> = serde_json::from_value(answer)?;
     let mut found = Vec::new();
     for bus in buses {
-        walk(bus.devices, None, &mut found);
+        walk(bus.devices, false, &mut found);
     }
     Ok(found)
 }
 
 /// The depth has its bound: that of JSON texts which are taken at all.
-fn walk(devices: Vec<Device>, port: Option<&str>, found: &mut Vec<PciFunction>) {
-    for Device { bus, slot, function, qdev_id, id, regions, pci_bridge } in devices {
+fn walk(devices: Vec<Device>, behind: bool, found: &mut Vec<PciFunction>) {
+    for Device { bus, slot, function, qdev_id, regions, pci_bridge } in devices {
         let devfn = (slot & 0x1f) << 3 | function & 7;
         // Behind a bridge there is no bus 0 but the one that nobody has numbered yet.
-        let numbered = port.is_none() || bus != 0;
+        let numbered = !behind || bus != 0;
         let bdf = numbered.then(|| Bdf::from_raw(u16::from(bus) << 8 | u16::from(devfn))).flatten();
-        let own = id.vendor != VF_VENDOR;
-        let device = own.then(|| u16::try_from(id.device).ok()).flatten();
         let mapped = regions.iter().any(|region| region.address != -1);
+        found.push(PciFunction { id: qdev_id, bdf, mapped });
         if let Some(bridge) = pci_bridge {
-            walk(bridge.devices, Some(&qdev_id), found);
+            walk(bridge.devices, true, found);
         }
-        found.push(PciFunction { id: qdev_id, port: port.map(str::to_owned), bdf, devfn, device, mapped });
     }
 }
 
@@ -115,24 +98,23 @@ mod tests {
     }
 
     #[test]
-    fn functions_behind_a_port_bear_its_name() {
+    fn functions_are_found_behind_ports_too() {
         let found = functions(tree(3)).unwrap();
         let told: Vec<_> = found
             .iter()
             .map(|each| {
                 let bdf = each.bdf.map(|bdf| bdf.to_string()).unwrap_or_default();
-                (each.id.as_str(), each.port.as_deref(), bdf, each.device, each.mapped)
+                (each.id.as_str(), bdf, each.mapped)
             })
             .collect();
-        let rp1 = Some("rp1");
         assert_eq!(
             told,
             [
-                ("", None, "00:1f.2".to_owned(), Some(0x2922), false),
-                ("pf0", rp1, "03:00.0".to_owned(), Some(0x1041), true),
-                ("vf0", rp1, "03:00.1".to_owned(), None, true),
-                ("vf1", rp1, "03:00.2".to_owned(), None, false),
-                ("rp1", None, "00:02.0".to_owned(), Some(12), true),
+                ("", "00:1f.2".to_owned(), false),
+                ("rp1", "00:02.0".to_owned(), true),
+                ("pf0", "03:00.0".to_owned(), true),
+                ("vf0", "03:00.1".to_owned(), true),
+                ("vf1", "03:00.2".to_owned(), false),
             ]
         );
     }
@@ -140,7 +122,7 @@ mod tests {
     #[test]
     fn a_bus_that_nobody_has_numbered_gives_no_address() {
         let found = functions(tree(0)).unwrap();
-        assert!(found.iter().filter(|each| each.port.is_some()).all(|each| each.bdf.is_none()));
+        assert_eq!(found.iter().filter(|each| each.bdf.is_none()).count(), 3);
     }
 
     #[test]

@@ -64,8 +64,8 @@ pub struct Seen {
     pub ours: bool,
     /// Its address in the guest; `None` until the guest has numbered its bus.
     pub bdf: Option<Bdf>,
-    /// Its PCI device id: 0x1041, 0x1000 where it is transitional; `None` of a VF, which has none of its own.
-    pub device_id: Option<u16>,
+    /// Legacy drivers can use it too: it is 1af4:1000, not 1af4:1041.
+    pub transitional: Option<bool>,
     /// The MAC address that it was made with.
     pub mac: Option<Mac>,
     /// The MTU that it was made with, in bytes; `None`: it offers none.
@@ -147,7 +147,7 @@ pub(crate) mod tests {
             id: id.to_owned(),
             ours: true,
             bdf: Bdf::from_raw(0x100),
-            device_id: Some(0x1041),
+            transitional: Some(false),
             mac: "02:00:00:00:00:01".parse().ok(),
             mtu: None,
             vectors: Some(4),
