@@ -27,9 +27,10 @@ pub struct HostConfig {
     /// The functions that QEMU was started with, by the id of their `virtio-net-pci`. Its VFs are those whose `sriov-pf` names it.
     #[serde(default)]
     pub static_pfs: BTreeMap<PfId, String>,
-    /// QEMU's log, `-D PATH`, where VFs are to be told of in the moment in which the guest enables them. QEMU has no event for that
-    /// but tracing, which this crate turns on; without a log a VF is found when its driver does something. What is written there
-    /// is removed once read; a guest can make QEMU write much, so it belongs on a file system of bounded size.
+    /// QEMU's log, `-D PATH -trace enable=pci_update_mappings_*`, by which it is told in the moment when the guest gives a function
+    /// its registers' addresses, as it does when a driver takes a VF. QEMU has no event for that but tracing; without a log a VF is
+    /// found when its driver sets a filter. What is written there is removed once read; a guest can make QEMU write much, so it
+    /// belongs on a file system of bounded size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<PathBuf>,
 }

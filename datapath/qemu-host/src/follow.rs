@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::time::sleep;
 use tracing::{info, warn};
 use virtnet_controller::Place;
@@ -20,9 +19,6 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// The same where the socket was just made: QEMU listens on it in the next moment, and no event tells that either. So often, and
 /// then an event is waited for.
 const LISTENS_SOON: u32 = 8;
-/// The trace points of QEMU's by which it tells that VFs come and go (`hw/pci/trace-events`).
-const TRACE_POINTS: [&str; 2] = ["sriov_register_vfs", "sriov_unregister_vfs"];
-
 /// Never returns.
 pub(crate) async fn follow(shared: Arc<Shared>) {
     let mut pause = AGAIN.0;
@@ -76,9 +72,9 @@ fn is_there(shared: &Shared) -> bool {
 
 /// One connection, from its beginning to its end. Why it ended.
 async fn session(shared: &Shared, qmp: Qmp, mut events: Events, pause: &mut Duration) -> String {
-    let mut writes = match trace(shared, &qmp).await {
+    let mut writes = match trace(shared) {
         Ok(writes) => writes,
-        Err(error) => return format!("tracing VFs: {error}"),
+        Err(error) => return error,
     };
     shared.connection(Some(qmp));
     loop {
@@ -152,15 +148,14 @@ fn refused(shared: &Shared, event: &Event) {
     });
 }
 
-/// Turns on what tells of VFs, where there is a log in which it does.
-async fn trace(shared: &Shared, qmp: &Qmp) -> Result<Option<Writes>, String> {
+/// Watches what tells of VFs, where there is a log in which it does.
+fn trace(shared: &Shared) -> Result<Option<Writes>, String> {
     let Some(path) = &shared.config.trace else { return Ok(None) };
-    let writes = Writes::to(path).map_err(|error| {
-        format!("QEMU's log {} can't be watched: {error}: start it with -D of that path", path.display())
-    })?;
-    for name in TRACE_POINTS {
-        let arguments = json!({"name": name, "enable": true});
-        qmp.execute("trace-event-set-state", arguments).await.map_err(|error| whole(&error))?;
+    match Writes::to(path) {
+        Ok(writes) => Ok(Some(writes)),
+        Err(error) => Err(format!(
+            "QEMU's log {} can't be watched: {error}: start it with -D of that path and -trace enable=pci_update_mappings_*",
+            path.display()
+        )),
     }
-    Ok(Some(writes))
 }

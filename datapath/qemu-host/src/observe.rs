@@ -77,7 +77,8 @@ pub(crate) async fn observe(qmp: &Qmp, config: &HostConfig) -> Result<Observatio
         functions.insert(Place::Static(*pf), seen(qmp, device, &tree, false).await?);
         for (index, vf) in (0u32..).zip(vfs(qmp, device, &devices).await?) {
             let Ok(index) = VfId::try_from(index) else { break };
-            // One that the guest has not enabled has registers nowhere, and the guest can't see it.
+            // Until a driver of the guest's takes it, its registers are nowhere: QEMU tells no VF that is enabled and has no driver from
+            // one that is not.
             if tree.iter().any(|each| each.id == vf.id && each.mapped) {
                 functions.insert(Place::Vf(*pf, index), seen(qmp, vf, &tree, false).await?);
             }

@@ -87,7 +87,8 @@ pub struct Seen {
 pub struct HostState {
     /// Whether it can be asked. While it can't and is not gone, the functions are those last seen.
     pub connection: Connection,
-    /// The functions that the guest can see: what is in the slots, the static PFs, and the VFs that it has enabled.
+    /// The functions that the guest can see: what is in the slots, the static PFs, and the VFs that it has enabled
+    /// and given to a driver.
     pub functions: BTreeMap<Place, Seen>,
 }
 

@@ -25,7 +25,7 @@ const DRIVER_OK: u64 = 4;
 /// What a front end has told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
-    /// Front ends that are connected.
+    /// Front ends that are connected and have begun to talk.
     pub connected: u32,
     /// The guest's driver is up.
     pub driver: bool,
@@ -89,6 +89,8 @@ async fn serve(listener: UnixListener, told: Arc<watch::Sender<Told>>, answers: 
     while let Ok((stream, _)) = listener.accept().await {
         let told = Arc::clone(&told);
         front_ends.spawn(async move {
+            // Once it has begun to talk.
+            let _ = stream.readable().await;
             told.send_modify(|told| told.connected += 1);
             if answers {
                 // A front end that ends is no failure of the back end's.

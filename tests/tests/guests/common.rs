@@ -108,10 +108,10 @@ fn found(output: &str) -> BTreeMap<Mac, InGuest> {
 pub(crate) async fn queues_and_vectors(console: &mut Console, there: &InGuest) -> (u16, u16) {
     let InGuest { bdf, netdev, .. } = there;
     let command = format!(
-        "/usr/sbin/ethtool -l {netdev} | awk '/Combined/ {{ print $2; exit }}'; ls /sys/bus/pci/devices/0000:{bdf}/msi_irqs | wc -l"
+        "/usr/bin/ethtool -l {netdev} | awk '/Combined/ {{ print $2; exit }}'; ls /sys/bus/pci/devices/0000:{bdf}/msi_irqs | wc -l"
     );
     let output = console.sh(&command).await.unwrap();
-    let mut numbers = output.lines().map(|line| line.trim().parse().unwrap());
+    let mut numbers = output.lines().map(|line| line.trim().parse().unwrap_or_else(|_| panic!("{output}")));
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 

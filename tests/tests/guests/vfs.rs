@@ -49,6 +49,7 @@ async fn vfs_appear_when_the_guest_makes_them_and_go_when_it_unmakes_them() {
     listening.push(backend::Backend::listen(&guest.path("pf0.sock")).unwrap());
     arguments.extend(function(&guest, "pf0", &format!("addr=0x0.0x0,mac={}", mac(100))));
     arguments.extend(["-D".into(), guest.path("trace").into()]);
+    arguments.extend(["-trace".into(), "enable=pci_update_mappings_*".into()]);
     guest.arguments(arguments);
     guest.on().await.unwrap();
 
@@ -64,12 +65,8 @@ async fn vfs_appear_when_the_guest_makes_them_and_go_when_it_unmakes_them() {
     let known = &state.functions[&Place::Static(pf)];
     assert_eq!((known.bdf.unwrap().to_string(), known.mac), (there.bdf.clone(), Some(mac(100))));
 
-    // Without a driver's doing anything: it is the guest's kernel that makes them.
     let folder = format!("/sys/bus/pci/devices/0000:{}", there.bdf);
-    console
-        .sh(&format!("echo 0 >{folder}/sriov_drivers_autoprobe; echo 3 >{folder}/sriov_numvfs"))
-        .await
-        .unwrap();
+    console.sh(&format!("echo 3 >{folder}/sriov_numvfs")).await.unwrap();
     let state = until(&bus, "three VFs", |state| vfs(state) == first(3)).await;
     let listed = console.sh(&format!("for vf in {folder}/virtfn*; do readlink $vf; done")).await.unwrap();
     let listed: Vec<_> = listed.lines().map(|line| line.trim_start_matches("../0000:")).collect();
@@ -81,11 +78,7 @@ async fn vfs_appear_when_the_guest_makes_them_and_go_when_it_unmakes_them() {
     console.sh(&format!("echo 0 >{folder}/sriov_numvfs")).await.unwrap();
     until(&bus, "no VF", |state| vfs(state).is_empty()).await;
 
-    // And with drivers, as many as there are.
-    console
-        .sh(&format!("echo 1 >{folder}/sriov_drivers_autoprobe; echo {VFS} >{folder}/sriov_numvfs"))
-        .await
-        .unwrap();
+    console.sh(&format!("echo {VFS} >{folder}/sriov_numvfs")).await.unwrap();
     let macs = (0..u8::try_from(VFS).unwrap()).chain([100]).map(mac);
     let found = sees(console, macs).await;
     assert_eq!(found[&mac(0)].ids, "0x1af4:0x1041");
