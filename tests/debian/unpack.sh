@@ -23,7 +23,6 @@ done
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/virtnet/$1
 shift
 wanted=("$@")
-mirror=${VIRTNET_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
 fail() {
     printf '%s: %s\n' "${wanted[*]}" "$1" >&2
@@ -48,6 +47,9 @@ if [ ! -e "$root/.complete" ] || { [ -s "$root/.complete" ] && [ "$(<"$root/.com
     if [ -n "$suite" ]; then
         keys=/usr/share/keyrings/debian-archive-keyring.gpg
         [ -e "$keys" ] || fail "missing: $keys (by it $suite of Debian is known): install debian-archive-keyring"
+        # Where this machine has its own suite from, the others are too.
+        mirror=$(apt-get --print-uris update | sed -nE "s,^'(.+)/dists/[^/ ]+/InRelease' .*,\1,p" | awk '!/-security$/ && !found++')
+        [ -n "$mirror" ] || fail "this machine has no mirror of Debian in its apt sources"
         for each in "${suite%-backports}" "$suite"; do
             printf 'deb [signed-by=%s] %s %s main\n' "$keys" "$mirror" "$each"
         done | sort -u >"$scratch/sources.list"
