@@ -207,8 +207,8 @@ struct Task {
     counters: Arc<OwnedFd>,
     inbox: mpsc::UnboundedReceiver<Ask>,
     tell: watch::Sender<State>,
-    /// What a worker has of it.
-    told: Option<Job>,
+    /// What a worker has of it, and the indexes that it told. Those of queues at rest stay so.
+    told: Option<(Job, Vec<(u16, u16)>)>,
 }
 
 /// What goes on after something was asked.
@@ -382,13 +382,10 @@ impl Task {
     }
 
     async fn have(&mut self, job: Option<Job>, session: &Session) -> Outcome {
-        let same = match (&job, &self.told) {
-            (Some(job), Some(told)) => job.same(told),
-            (None, None) => true,
-            _ => false,
-        };
-        if same {
-            return Ok(Vec::new());
+        match (&job, &self.told) {
+            (Some(job), Some((told, indexes))) if job.same(told) => return Ok(indexes.clone()),
+            (None, None) => return Ok(Vec::new()),
+            _ => {}
         }
         // A TAP's queue is active before a worker reads it, and idle only after.
         let pairs: Vec<u16> = job.iter().flat_map(|job| job.description.taps.keys().copied()).collect();
@@ -398,9 +395,7 @@ impl Task {
         }
         self.told = None;
         let outcome = self.workers.have(self.number, job.clone()).await;
-        if outcome.is_ok() {
-            self.told = job;
-        }
+        self.told = job.zip(outcome.clone().ok());
         let runs = outcome.is_ok();
         self.tap.detach(|pair| runs && pairs.contains(&pair)).map_err(failed)?;
         outcome

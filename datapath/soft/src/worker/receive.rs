@@ -63,6 +63,15 @@ struct Held {
     rest: Vec<u8>,
 }
 
+impl Drop for Receive {
+    /// A packet for which the driver has made no room is lost when the queue is let go.
+    fn drop(&mut self) {
+        if self.held.is_some() {
+            self.line.tally().count(Counter::Dropped, 1);
+        }
+    }
+}
+
 /// What became of the wish for one more chain.
 #[derive(Debug, PartialEq, Eq)]
 enum More {

@@ -194,6 +194,10 @@ fn a_ring_goes_on_from_where_it_was_stopped() {
     for round in 0..3u16 {
         to_the_tap(&mut driver, &wire, 0, 300, 2, 1000);
         to_the_guest(&mut driver, &wire, 0, 300, 1000);
+        // QEMU stops rings that it has disabled before, and those that it has not.
+        if round == 1 {
+            driver.enable(0, false).unwrap();
+        }
         let bases = [0, 1].map(|queue| driver.stop_ring(queue).unwrap());
         assert_eq!(bases, [0, 1].map(|queue| driver.rings[queue].seen()));
         assert_eq!(bases[1], 300 * (round + 1));
@@ -201,11 +205,31 @@ fn a_ring_goes_on_from_where_it_was_stopped() {
         driver.share().unwrap();
         driver.start_ring(0, bases[0]).unwrap();
         driver.start_ring(1, bases[1]).unwrap();
+        driver.enable(0, true).unwrap();
     }
     to_the_tap(&mut driver, &wire, 0, 300, 2, 1000);
     to_the_guest(&mut driver, &wire, 0, 300, 1000);
     let [receive, transmit] = function.counters(2)[..] else { panic!() };
     assert_eq!((transmit.packets, receive.packets, transmit.in_doubt), (1200, 1200, 0));
+}
+
+#[test]
+fn quiet_functions_cost_no_cpu() {
+    let world = World::new();
+    let quiet = world.function(&settings(ALL, 9), OFFLOADS);
+    let mut driver = world.driver(Options { pairs: 4, enabled: 4, ..Options::default() });
+    let wire = world.wire(false);
+    (0..4).for_each(|pair| driver.fill(pair));
+    to_the_tap(&mut driver, &wire, 0, 300, 2, 1000);
+    to_the_guest(&mut driver, &wire, 0, 300, 1000);
+    let pid = world.until_at_rest();
+    // How often its threads have slept: none of them wakes for what does not concern it.
+    let before = World::sleeps(pid);
+    for _ in 0..1000 {
+        driver.front_end.number(Request::GetFeatures).unwrap();
+    }
+    assert_eq!(World::sleeps(pid), before);
+    assert!(quiet.watch().borrow().in_use);
 }
 
 #[test]

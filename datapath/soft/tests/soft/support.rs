@@ -112,6 +112,34 @@ impl World {
         state.unwrap_or_else(|_| panic!("it stays {:?}", function.watch().borrow()))
     }
 
+    /// Waits until all threads of the worker sleep; its process.
+    pub(crate) fn until_at_rest(&self) -> u32 {
+        let pid = self.workers.watch().borrow().pid.unwrap();
+        let states = || {
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+            let stat = |task: std::io::Result<std::fs::DirEntry>| {
+                std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap()
+            };
+            tasks.map(stat).all(|stat| stat.rsplit(')').next().unwrap().starts_with(" S"))
+        };
+        while !states() {
+            std::thread::yield_now();
+        }
+        pid
+    }
+
+    /// How often the threads of a process have gone to sleep.
+    pub(crate) fn sleeps(pid: u32) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let status = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).unwrap());
+        let count = |status: String| {
+            status.lines().find(|line| line.starts_with("voluntary_ctxt")).unwrap().to_owned()
+        };
+        let mut all: Vec<_> = status.map(count).collect();
+        all.sort();
+        all
+    }
+
     /// Waits until a worker takes orders that is not this one.
     pub(crate) fn worker_after(&self, started: u64) -> u64 {
         let mut watch = self.workers.watch();
