@@ -1,17 +1,22 @@
 //! CPU nanoseconds that a packet costs a function in software, guest to TAP and TAP to guest, beside bare loops that write and read
 //! a TAP of the same kind, interleaved in one run. JSON on standard output; figures are medians.
 //!
-//!     cargo bench -p virtnet-soft -- --rounds 7 --packets 200000
+//!     cargo bench -p virtnet-soft --bench datapath -- --rounds 7 --packets 200000 --peer
 //!
 //! What is measured is the CPU time of the worker's process, and that of the bare loop's thread: what the guest's side of the test and
 //! the sender spend is neither's. Needs root.
+//!
+//! With `--peer` DPDK's vhost and TAP drivers have such a guest beside it. DPDK polls, so what is measured of it is the time in which its
+//! thread had a CPU, packets or not: it is a figure for a packet only where guest and peer have a CPU each and nothing else runs.
 
 #![expect(clippy::print_stdout, reason = "the result")]
 
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
@@ -35,17 +40,34 @@ const BUFFER: usize = 1 << 17;
 
 struct Bench {
     _runtime: tokio::runtime::Runtime,
-    _namespace: Namespace,
-    workers: Workers,
+    _workers: Workers,
     _function: Function,
-    driver: Driver,
-    wire: Wire,
+    function: Side,
+    peer: Option<(Side, Peer)>,
     raw: Arc<RawTap>,
     raw_wire: Wire,
 }
 
+/// A back end with its guest and the network's side of its TAP.
+struct Side {
+    driver: Driver,
+    wire: Wire,
+    /// The CPU time of its process.
+    clock: ClockId,
+}
+
+/// DPDK's vhost and TAP drivers, with `dpdk-testpmd` between them. It ends with this.
+struct Peer(Child);
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn main() -> Result<()> {
-    let (mut rounds, mut packets) = (7, 200_000);
+    let (mut rounds, mut packets, mut with_peer) = (7, 200_000, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || {
@@ -58,31 +80,36 @@ fn main() -> Result<()> {
         match argument.as_str() {
             "--rounds" => rounds = number()?,
             "--packets" => packets = number()?,
+            "--peer" => with_peer = true,
             // What cargo adds.
             "--bench" => {}
-            other => return Err(format!("{other}: --rounds N --packets N").into()),
+            other => return Err(format!("{other}: --rounds N --packets N --peer").into()),
         }
     }
-    let mut bench = Bench::start()?;
+    let mut bench = Bench::start(with_peer)?;
     let mut results = Vec::new();
     for size in SIZES {
         let count = if size > 9000 { packets / 10 } else { packets };
-        let mut taken: [Vec<f64>; 4] = Default::default();
+        // A segment is nothing that DPDK's TAP driver takes whole.
+        let mut peer = bench.peer.take();
+        let mut taken: [Vec<f64>; 6] = Default::default();
         for _ in 0..rounds {
-            let round = [
-                bench.function_sends(size, count)?,
-                bench.raw_writes(size, count)?,
-                bench.function_receives(size, count)?,
-                bench.raw_reads(size, count)?,
-            ];
-            round.into_iter().zip(&mut taken).for_each(|(figure, all)| all.push(figure));
+            taken[0].push(bench.function.sends(size, count)?);
+            taken[1].push(bench.raw_writes(size, count)?);
+            taken[2].push(bench.function.receives(size, count)?);
+            taken[3].push(bench.raw_reads(size, count)?);
+            if let Some((side, _)) = peer.as_mut().filter(|_| size <= 9000) {
+                taken[4].push(side.sends(size, count)?);
+                taken[5].push(side.receives(size, count)?);
+            }
         }
-        let [sends, writes, receives, reads] = taken.map(median);
+        bench.peer = peer;
+        let [sends, writes, receives, reads, peer_sends, peer_receives] = taken.map(median);
         results.push(json!({
             "bytes": size,
             "packetsPerRound": count,
-            "guestToTap": direction(sends, writes),
-            "tapToGuest": direction(receives, reads),
+            "guestToTap": direction(sends, writes, peer_sends),
+            "tapToGuest": direction(receives, reads, peer_receives),
         }));
     }
     let result: Value = json!({ "unit": "ns of CPU a packet", "rounds": rounds, "sizes": results });
@@ -90,14 +117,22 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
+fn median(mut figures: Vec<f64>) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
+    figures.get(figures.len() / 2).copied()
 }
 
-fn direction(function: f64, raw: f64) -> Value {
-    let tenth = |figure: f64| (figure * 10.0).round() / 10.0;
-    json!({ "function": tenth(function), "rawTap": tenth(raw), "ratio": (function / raw * 1000.0).round() / 1000.0 })
+fn direction(function: Option<f64>, raw: Option<f64>, dpdk: Option<f64>) -> Value {
+    let tenth = |figure: Option<f64>| figure.map(|figure| (figure * 10.0).round() / 10.0);
+    let ratio =
+        |to: Option<f64>| function.zip(to).map(|(function, to)| (function / to * 1000.0).round() / 1000.0);
+    json!({
+        "function": tenth(function),
+        "rawTap": tenth(raw),
+        "ratioToRawTap": ratio(raw),
+        "dpdk": tenth(dpdk),
+        "ratioToDpdk": ratio(dpdk),
+    })
 }
 
 fn nanoseconds(clock: ClockId) -> Result<f64> {
@@ -131,7 +166,7 @@ fn frame(size: usize) -> (Vec<u8>, Vec<u8>) {
 }
 
 impl Bench {
-    fn start() -> Result<Self> {
+    fn start(with_peer: bool) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let namespace = Namespace::new()?;
         let folder = tempfile::tempdir()?;
@@ -171,55 +206,48 @@ impl Bench {
                 Function::open(&workers, Arc::new(tap), &settings, offloads, Socket::Serve(path.clone()))?;
             (workers, function)
         };
-        let wire = |name| namespace.run(|| Wire::open_to_send(name));
-        let (wire, raw_wire) = (wire("rep0")??, wire("raw0")??);
-        // A guest with buffers for whole segments.
-        let options = Options { features, size: RING as u16, buffer: BUFFER as u32, ..Options::default() };
-        let mut driver = Driver::start(UnixStream::connect(&path)?, options)?;
-        driver.fill(0);
+        let raw_wire = namespace.run(|| Wire::open_to_send("raw0"))??;
+        let side = |path: &Path, netdev: &str, pid: u32| -> Result<Side> {
+            // A guest with buffers for whole segments. The protocol's features are those that the function has.
+            let options = Options {
+                features: features.clone(),
+                size: RING as u16,
+                buffer: BUFFER as u32,
+                protocol: 0x1_b239,
+                ..Options::default()
+            };
+            let mut driver = Driver::start(UnixStream::connect(path)?, options)?;
+            driver.fill(0);
+            let wire = namespace.run(|| Wire::open_to_send(netdev))??;
+            Ok(Side { driver, wire, clock: clock_getcpuclockid(Pid::from_raw(pid.try_into()?))? })
+        };
+        let mut watch = workers.watch();
+        let pid =
+            runtime.block_on(watch.wait_for(|state| state.pid.is_some()))?.pid.ok_or("no worker runs")?;
+        let function_side = side(&path, "rep0", pid)?;
+        let peer = with_peer.then(|| -> Result<_> {
+            let path = folder.path().join("peer");
+            let peer = Peer(namespace.run(|| start_peer(&path))??);
+            // Nothing tells that it forwards: its TAP is there once both its ports are started.
+            for _ in 0..200 {
+                if namespace.run(|| Wire::open_to_send("dtap0"))?.is_ok() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            std::thread::sleep(Duration::from_secs(1));
+            Ok((side(&path, "dtap0", peer.0.id())?, peer))
+        });
+        let peer = peer.transpose()?;
         Ok(Self {
             _runtime: runtime,
-            _namespace: namespace,
-            workers,
+            _workers: workers,
             _function: function,
-            driver,
-            wire,
+            function: function_side,
+            peer,
             raw: Arc::new(raw),
             raw_wire,
         })
-    }
-
-    /// The CPU time of the worker's process.
-    fn worker(&self) -> Result<f64> {
-        let pid = self.workers.watch().borrow().pid.ok_or("no worker runs")?;
-        nanoseconds(clock_getcpuclockid(Pid::from_raw(pid.try_into()?))?)
-    }
-
-    fn function_sends(&mut self, size: usize, count: u64) -> Result<f64> {
-        let (header, frame) = frame(size);
-        let bytes: Vec<u8> = header.iter().copied().chain([0, 0]).chain(frame).collect();
-        for cookie in 0..RING as u64 {
-            let at = self.driver.buffer(1, cookie);
-            self.driver.write(at, &bytes);
-        }
-        let length = u32::try_from(bytes.len())?;
-        let mut free: Vec<u64> = (0..RING as u64).collect();
-        let (mut sent, mut back) = (0, 0);
-        let before = self.worker()?;
-        while back < count {
-            while sent < count
-                && let Some(cookie) = free.pop()
-            {
-                self.driver.send_again(0, cookie, length);
-                sent += 1;
-            }
-            self.driver.rings[1].notify();
-            while let Some(given) = self.driver.rings[1].given()? {
-                free.push(given.cookie);
-                back += 1;
-            }
-        }
-        Ok((self.worker()? - before) / count as f64)
     }
 
     fn raw_writes(&self, size: usize, count: u64) -> Result<f64> {
@@ -232,20 +260,6 @@ impl Bench {
             self.raw.write(buffer)?;
         }
         Ok((nanoseconds(ClockId::CLOCK_THREAD_CPUTIME_ID)? - before) / count as f64)
-    }
-
-    fn function_receives(&mut self, size: usize, count: u64) -> Result<f64> {
-        let bytes = wired(size);
-        let (mut sent, mut seen) = (0, 0);
-        let before = self.worker()?;
-        while seen < count {
-            while sent < count && sent < seen + WINDOW {
-                self.wire.send(&bytes)?;
-                sent += 1;
-            }
-            seen += self.driver.skip(0)?;
-        }
-        Ok((self.worker()? - before) / count as f64)
     }
 
     fn raw_reads(&self, size: usize, count: u64) -> Result<f64> {
@@ -279,8 +293,76 @@ impl Bench {
     }
 }
 
+impl Side {
+    fn sends(&mut self, size: usize, count: u64) -> Result<f64> {
+        let (header, frame) = frame(size);
+        let bytes: Vec<u8> = header.iter().copied().chain([0, 0]).chain(frame).collect();
+        for cookie in 0..RING as u64 {
+            let at = self.driver.buffer(1, cookie);
+            self.driver.write(at, &bytes);
+        }
+        let length = u32::try_from(bytes.len())?;
+        let mut free: Vec<u64> = (0..RING as u64).collect();
+        let (mut sent, mut back) = (0, 0);
+        let before = nanoseconds(self.clock)?;
+        while back < count {
+            while sent < count
+                && let Some(cookie) = free.pop()
+            {
+                self.driver.send_again(0, cookie, length);
+                sent += 1;
+            }
+            self.driver.rings[1].notify();
+            while let Some(given) = self.driver.rings[1].given()? {
+                free.push(given.cookie);
+                back += 1;
+            }
+        }
+        Ok((nanoseconds(self.clock)? - before) / count as f64)
+    }
+
+    fn receives(&mut self, size: usize, count: u64) -> Result<f64> {
+        let bytes = wired(size);
+        let (mut sent, mut seen) = (0, 0);
+        let before = nanoseconds(self.clock)?;
+        while seen < count {
+            while sent < count && sent < seen + WINDOW {
+                self.wire.send(&bytes)?;
+                sent += 1;
+            }
+            seen += self.driver.skip(0)?;
+        }
+        Ok((nanoseconds(self.clock)? - before) / count as f64)
+    }
+}
+
 /// A frame as a packet socket takes it.
 fn wired(size: usize) -> Vec<u8> {
     let (header, frame) = frame(size);
     header.into_iter().chain(frame).collect()
+}
+
+/// DPDK between a vhost-user socket and a TAP of its own, `dtap0`. It polls: its CPU time is that of the clock.
+fn start_peer(socket: &Path) -> std::io::Result<Child> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/dpdk/get.sh");
+    let output = Command::new(script).output()?;
+    let told = String::from_utf8_lossy(&output.stdout);
+    let told = |name: &str| {
+        let line = told.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| *key == name);
+        line.map(|(_, value)| value.to_owned())
+            .ok_or_else(|| std::io::Error::other("tests/dpdk/get.sh told nothing"))
+    };
+    let (testpmd, drivers, libraries) = (told("testpmd")?, told("drivers")?, told("libraries")?);
+    let mut command = Command::new(testpmd);
+    command.args("-l 0,1 --no-huge --no-shconf --no-telemetry --no-pci -m 512".split(' '));
+    for driver in ["bus_vdev", "mempool_ring", "net_vhost", "net_tap"] {
+        command.arg("-d").arg(format!("{drivers}/librte_{driver}.so"));
+    }
+    command.arg("--vdev").arg(format!("net_vhost0,iface={},queues=1", socket.display()));
+    let rest = "--vdev net_tap0,iface=dtap0 -- --total-num-mbufs=32768 --disable-link-check --no-flush-rx";
+    command.args(rest.split(' ')).args(["--forward-mode=io", "--no-lsc-interrupt"]);
+    if !libraries.is_empty() {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
