@@ -160,7 +160,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    fn new(config: HostConfig) -> Self {
+    pub(crate) fn new(config: HostConfig) -> Self {
         Self {
             state: watch::Sender::new(HostState::new()),
             look: tokio::sync::Notify::new(),

@@ -159,3 +159,44 @@ fn trace(shared: &Shared) -> Result<Option<Writes>, String> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::HostConfig;
+    use crate::state::tests::seen;
+
+    fn event(name: &str, data: serde_json::Value) -> Event {
+        Event { name: name.to_owned(), data }
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_refuses_is_reported_for_the_function_that_it_keeps() {
+        let config = HostConfig {
+            qmp: "/run/qmp".into(),
+            slots: [(0, "rp0".to_owned()), (1, "rp1".to_owned())].into(),
+            static_pfs: [].into(),
+            trace: None,
+        };
+        let shared = Shared::new(config);
+        let there = [(Place::Slot(0), seen("virtnet-s0")), (Place::Slot(1), seen("virtnet-s1"))];
+        shared.update(|state| state.observed("11.1.3", there.into()));
+        let refused = serde_json::json!({"device": "virtnet-s1", "path": "/machine/peripheral/virtnet-s1"});
+        assert!(!take(&shared, &event("DEVICE_UNPLUG_GUEST_ERROR", refused)), "nothing new is to be seen");
+        let state = shared.state.borrow().clone();
+        assert_eq!(state.functions[&Place::Slot(0)].unplugging, None);
+        let unplugging = state.functions[&Place::Slot(1)].unplugging.clone();
+        assert!(unplugging.is_some_and(|unplugging| unplugging.refused.is_some()));
+    }
+
+    #[tokio::test]
+    async fn only_what_may_have_changed_something_is_looked_at() {
+        let config = HostConfig { qmp: "/q".into(), slots: [].into(), static_pfs: [].into(), trace: None };
+        let shared = Shared::new(config);
+        let path = "/machine/peripheral/virtnet-s1/virtio-backend";
+        assert!(!take(&shared, &event("DEVICE_DELETED", serde_json::json!({"path": path}))), "a part of one");
+        assert!(take(&shared, &event("DEVICE_DELETED", serde_json::json!({"device": "virtnet-s1"}))));
+        assert!(take(&shared, &event("RESET", serde_json::json!({"guest": true}))));
+        assert!(!take(&shared, &event("RTC_CHANGE", serde_json::json!({"offset": 1}))));
+    }
+}

@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 /// Far longer than anything takes in a guest, on a machine that is busy too.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// What a command has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]

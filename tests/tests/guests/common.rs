@@ -11,7 +11,7 @@ use virtnet_tests::guest::console::Console;
 use virtnet_tests::guest::{Guest, backend};
 
 /// Far longer than anything takes.
-pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
 /// What functions here offer: what their back end has.
 pub(crate) fn features() -> Features {
