@@ -11,6 +11,8 @@ ROUNDS ?= 5
 FLEETS ?= 200
 DEVICES ?= 1000,5000,20000
 CLUSTER ?=
+# Most tests wait for other programs most of the time, so more of them go at once than there are processors.
+export RUST_TEST_THREADS ?= 4
 
 .PHONY: help test check control-plane open-vswitch dpdk qemu guest chromium cluster fmt lint docs unit generate soak soak-simulation soak-switch soak-fleet soak-datapath bench-switch bench-fleet bench-datapath deny
 
