@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use vm_memory::{FileOffset, MmapRegion};
 
+use crate::worker::Watched;
+
 /// The numbers in a record: two cache lines of 128 bytes, so that queues of different threads share none.
 pub(crate) const RECORD: usize = 32;
 
@@ -15,6 +17,8 @@ pub(crate) const RECORD: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Shared {
     fd: OwnedFd,
+    /// It ends before the mapping does.
+    watched: Option<Watched>,
     mapping: MmapRegion,
     records: usize,
 }
@@ -45,7 +49,17 @@ impl Shared {
             )));
         }
         let mapping = MmapRegion::from_file(FileOffset::new(file, 0), size).map_err(io::Error::other)?;
-        Ok(Self { fd, mapping, records })
+        Ok(Self { fd, watched: None, mapping, records })
+    }
+
+    /// One whose memfd somebody may cut short who is not to be trusted: what is gone then reads as zeros.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub(crate) fn open_watched(fd: OwnedFd, records: usize) -> io::Result<Self> {
+        let mut shared = Self::open(fd, records)?;
+        shared.watched = Some(Watched::new(shared.mapping.as_ptr() as usize, shared.mapping.size())?);
+        Ok(shared)
     }
 
     /// Its memfd.

@@ -42,26 +42,17 @@ impl Table {
     pub(crate) fn add(&mut self, payload: &mut Payload<'_>, file: OwnedFd) -> Result<(), Wrong> {
         let (guest, size, user, offset) = (payload.u64()?, payload.u64()?, payload.u64()?, payload.u64()?);
         let name = format!("{size} bytes of memory at {guest:#x}");
-        let wrong = |what: &str| Wrong::Value(format!("{name} {what}"));
+        let wrong = |what: &'static str| Wrong::Value(format!("{name} {what}"));
         if self.0.len() >= MAX_REGIONS {
-            return Err(wrong(&format!("are region {}: there can be {MAX_REGIONS}", MAX_REGIONS + 1)));
+            return Err(wrong("are one region too many"));
         }
         let end = guest.checked_add(size).filter(|_| size > 0 && user.checked_add(size).is_some());
         let end = end.ok_or_else(|| wrong("are none"))?;
         if self.0.iter().any(|other| other.guest < end && guest < other.guest + other.size) {
             return Err(wrong("overlap others"));
         }
-        let kind = fstatfs(file.as_fd()).map_err(|error| wrong(&format!("are in no file: {error}")))?;
-        let file = File::from(file);
-        let about = file.metadata().map_err(|error| wrong(&format!("are in no file: {error}")))?;
-        // A page of memory that is there at once: another file's might be waited for, whoever has it.
-        if !about.is_file() || ![TMPFS_MAGIC, HUGETLBFS_MAGIC].contains(&kind.filesystem_type()) {
-            return Err(wrong("are neither a memfd nor huge pages: use memory-backend-memfd,share=on"));
-        }
-        if offset.checked_add(size).is_none_or(|end| end > about.len()) {
-            return Err(wrong("end beyond their file"));
-        }
-        self.0.push(Region { guest, size, user, offset, file: Arc::new(file.into()) });
+        check(&file, offset, size).map_err(wrong)?;
+        self.0.push(Region { guest, size, user, offset, file: Arc::new(file) });
         Ok(())
     }
 
@@ -87,4 +78,22 @@ impl Table {
             Some(region.guest + offset)
         })
     }
+}
+
+/// Whether a file has so many bytes from an offset on, each there at once: of another file system's a page might be waited for,
+/// whoever has it.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) fn check(file: &OwnedFd, offset: u64, size: u64) -> Result<(), &'static str> {
+    const NONE: &str = "are in no file";
+    let kind = fstatfs(file.as_fd()).map_err(|_| NONE)?;
+    let about = File::from(file.try_clone().map_err(|_| NONE)?).metadata().map_err(|_| NONE)?;
+    if !about.is_file() || ![TMPFS_MAGIC, HUGETLBFS_MAGIC].contains(&kind.filesystem_type()) {
+        return Err("are neither a memfd nor huge pages: use memory-backend-memfd,share=on");
+    }
+    if offset.checked_add(size).is_none_or(|end| end > about.len()) {
+        return Err("end beyond their file");
+    }
+    Ok(())
 }

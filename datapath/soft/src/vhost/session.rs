@@ -341,11 +341,8 @@ impl Session {
         if size != wanted as u64 || offset != 0 {
             return Err(wrong(&format!("{size} bytes from {offset}: there are {wanted} from 0")));
         }
-        let fd = std::fs::File::from(fd);
-        if fd.metadata().map_err(|error| wrong(&error))?.len() < size {
-            return Err(wrong(&"its file is shorter"));
-        }
-        self.inflight = Some(Arc::new(fd.into()));
+        super::memory::check(&fd, 0, size).map_err(|what| wrong(&format!("its bytes {what}")))?;
+        self.inflight = Some(Arc::new(fd));
         // It tells of the next start of each ring.
         self.vrings.iter_mut().for_each(|vring| vring.resume = true);
         Ok(())

@@ -31,6 +31,7 @@ use self::line::{Around, Line};
 use self::memory::Memory;
 use self::pair::Pair;
 use self::receive::Receive;
+pub(crate) use self::sigbus::Watched;
 use self::thread::{Command, Thread};
 use self::transmit::Transmit;
 use crate::job::{self, Description, Mode, Order, Report};
@@ -124,7 +125,7 @@ fn pairs(
     let fds: Vec<_> = fds.into_iter().map(Arc::new).collect();
     let shared = |index: usize| {
         let fd = fds.get(index).ok_or_else(|| io::Error::other("a description without its memfd"))?;
-        Shared::open(fd.try_clone()?, description.records).map(Arc::new)
+        Shared::open_watched(fd.try_clone()?, description.records).map(Arc::new)
     };
     let (progress, counters) = (shared(description.progress)?, shared(description.counters)?);
     let accepted = Accepted(description.features);

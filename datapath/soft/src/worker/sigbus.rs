@@ -26,14 +26,14 @@ static TAKING: Mutex<()> = Mutex::new(());
 
 /// A mapping in which a fault does not end the process, for as long as this lives.
 #[derive(Debug)]
-pub(super) struct Watched(usize);
+pub(crate) struct Watched(usize);
 
 impl Watched {
     /// Watches a mapping.
     ///
     /// # Errors
     /// Where there are too many.
-    pub(super) fn new(start: usize, size: usize) -> io::Result<Self> {
+    pub(crate) fn new(start: usize, size: usize) -> io::Result<Self> {
         let _taking = TAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let free = SLOTS.iter().position(|slot| slot.start.load(Ordering::Relaxed) == 0);
         let index =

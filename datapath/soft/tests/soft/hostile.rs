@@ -175,6 +175,20 @@ fn memory_that_is_cut_short_stops_its_queues_alone() {
 }
 
 #[test]
+fn a_record_of_progress_that_is_cut_short_harms_nobody_else() {
+    let mut all = Neighbours::new();
+    let mut driver = all.driver("VERSION_1");
+    let wanted: Vec<u8> = [vec![0; 16], vec![2, 0, 16, 0]].concat();
+    driver.front_end.send(Request::GetInflightFd as u32, false, &wanted, &[]).unwrap();
+    let (_, answer, fds) = driver.front_end.reply().unwrap();
+    driver.front_end.tell(Request::SetInflightFd, &answer, &[fds[0].as_fd()]).unwrap();
+    File::from(fds[0].try_clone().unwrap()).set_len(0).unwrap();
+    assert!(driver.send(0, 0, &[0; 12], &crate::support::packet(0, 60), 1));
+    all_back(&mut driver, 1);
+    all.is_well();
+}
+
+#[test]
 fn messages_that_can_not_be_carried_out_end_the_connection_or_are_refused() {
     let mut all = Neighbours::new();
     let mut refused = 0;
