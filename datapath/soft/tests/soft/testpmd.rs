@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use virtnet_soft::driver::Wire;
 
@@ -16,6 +17,8 @@ fn window(size: u64, longest: usize) -> u64 {
     size / (2 * descriptors)
 }
 
+/// The number of packets that only tell whether it forwards.
+const PROBE: u64 = u64::MAX - 1;
 /// Flows, by which the kernel spreads packets over queues.
 const FLOWS: u64 = 16;
 
@@ -91,6 +94,15 @@ fn flow(number: u64, length: usize) -> Vec<u8> {
 }
 
 fn there_and_back(function: &virtnet_soft::Function, wire: &Wire, window: u64, longest: usize) {
+    // What is there before it forwards it may drop, and nothing tells when it does: the first that comes back.
+    let began = Instant::now();
+    while wire.receive().unwrap().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(20), "testpmd does not forward");
+        wire.send(&flow(PROBE, 100)).unwrap();
+        for _ in 0..2000 {
+            std::thread::yield_now();
+        }
+    }
     let (count, mut sent, mut seen) = (count(), 0, 0);
     let mut last = BTreeMap::new();
     while seen < count {
@@ -101,6 +113,9 @@ fn there_and_back(function: &virtnet_soft::Function, wire: &Wire, window: u64, l
         let before = seen;
         while let Some(packet) = wire.receive().unwrap() {
             let number = number(&packet[38..]);
+            if number == PROBE {
+                continue;
+            }
             assert_eq!(packet, flow(number, packet.len()), "packet {number} is another");
             let last = last.insert(number % FLOWS, number);
             assert!(last.is_none_or(|last| last < number), "{number} after {last:?}: twice, or out of order");
@@ -149,7 +164,7 @@ fn testpmd_drives_a_function_over_what_can_be_agreed_on() {
     }
     let counters = function.counters(8);
     let passed = |side: usize| counters.iter().skip(side).step_by(2).map(|queue| queue.packets).sum::<u64>();
-    assert_eq!((passed(0), passed(1)), (count() * 8, count() * 8));
+    assert!(passed(0) >= passed(1) && passed(1) >= count() * 8, "{counters:?}");
     assert!(
         counters.iter().all(|queue| queue.stopped + queue.bad_desc_errors + queue.dropped == 0),
         "{counters:?}"
