@@ -199,14 +199,11 @@ impl<D: DeviceModel> Task<D> {
                     answer(reply, Err(error));
                 }
                 Command::Stop(stop, reply) => {
-                    let stays = format!("stop the controller: {}: what is plugged stays", error.message);
-                    answer(
-                        reply,
-                        match stop {
-                            Stop::Restart => Ok(()),
-                            Stop::Service => Err(PartError::failed(stays)),
-                        },
-                    );
+                    let stopped = match stop {
+                        Stop::Restart => Ok(()),
+                        Stop::Service => self.unplug_all().await,
+                    };
+                    answer(reply, stopped);
                     return false;
                 }
             }
@@ -215,6 +212,24 @@ impl<D: DeviceModel> Task<D> {
     }
 }
 
+
+    /// Ends a service that never came to serve: what an earlier one plugged is unplugged all the same. The SFs are cleared away by
+    /// the next that serves.
+    async fn unplug_all(&self) -> Result<(), PartError> {
+        let doing = "stop the controller: what is plugged stays";
+        let watch = self.device.watch().await.map_err(|error| PartError::failed(doing).caused_by(error))?;
+        let mut failed = Vec::new();
+        for place in watch.state.functions.keys() {
+            let Place::Slot(slot) = place else { continue };
+            if let Err(error) = self.device.unplug(*slot).await {
+                failed.push(format!("{place}: {error}"));
+            }
+        }
+        if failed.is_empty() {
+            return Ok(());
+        }
+        Err(PartError::failed(format!("{doing}: {}", failed.join("; "))))
+    }
 /// Answers a caller. One that went away learns the outcome by observing.
 fn answer<T>(reply: Reply<T>, result: Result<T, PartError>) {
     if reply.send(result).is_err() {

@@ -156,6 +156,27 @@ async fn a_stopped_service_takes_its_hot_plugged_functions_with_it_and_a_restart
     rest().await;
     assert_eq!(state(&sim).await.functions, full);
 
+#[tokio::test(start_paused = true)]
+async fn a_service_that_can_not_serve_takes_what_was_plugged_with_it_too() {
+    let sim = rested(&[]).await;
+    for last in 0..3 {
+        sim.controller().hotplug(&request(last)).await.unwrap();
+    }
+    sim.stop_controller(Stop::Restart).await.unwrap();
+    sim.start_controller(EngineConfig { uplinks: UplinkMode::Lag, ..EngineConfig::default() });
+    rest().await;
+    sim.controller().observe().await.unwrap_err();
+    sim.fail_next(Effect::DeviceUnplug, When::Before, 1);
+    let why = sim.stop_controller(Stop::Service).await.unwrap_err().message;
+    assert!(why.starts_with("stop the controller: what is plugged stays: slot 0: "), "{why}");
+    sim.start_controller(EngineConfig::default());
+    rest().await;
+    let after = state(&sim).await;
+    assert_eq!(after.functions.values().filter(|one| one.kind == FunctionKind::HotPlug).count(), 1);
+    assert_eq!(after.limits.sfs[&EswitchPort::P0].used as usize, after.functions.len());
+    sim.controller().hotplug(&request(7)).await.unwrap();
+}
+
     sim.stop_controller(Stop::Service).await.unwrap();
     let names: Vec<_> =
         sim.links().observe().await.unwrap().into_keys().map(|name| name.to_string()).collect();

@@ -97,14 +97,13 @@ async fn settings_are_applied_once_though_the_worker_ends_right_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_controller_that_can_not_serve_is_stopped_at_once_and_says_what_stays() {
+async fn a_controller_that_can_not_serve_is_stopped_at_once() {
     let conf = r#"{"generation": "later", "vf": {"mac_base": "00:11:22:33:44:55", "vfs_per_pf": 500}}"#;
     let service = Service::unready(&[], conf);
     let told = service.client.observe().await.unwrap_err();
     assert!(told.message.contains("vf.vfs_per_pf 500 is above VIRTIO_NET_EMULATION_NUM_VF=126"), "{told}");
     let begun = std::time::Instant::now();
-    let error = service.stop().await.unwrap_err();
-    assert!(format!("{error:#}").contains("vf.vfs_per_pf 500 is above"), "{error:#}");
+    service.stop().await.unwrap();
     assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 
