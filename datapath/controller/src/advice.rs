@@ -40,6 +40,15 @@ pub fn advice(device: &DeviceState, config: &EngineConfig) -> Result<Vec<String>
     } else if needed == total && limits.hotplug_slots > 0 {
         found.push(format!("PF_TOTAL_SF={total} of {port} leaves no SF for hot-plugged functions on it"));
     }
+    let pool = total * u32::from(config.sf_pool.percent.min(100)) / 100;
+    let room = total.saturating_sub(needed - (functions - u32::from(limits.static_pfs)));
+    if pool > room {
+        found.push(format!(
+            "sf_pool_percent={} wants {pool} SFs in the pool: PF_TOTAL_SF={total} of {port} leaves {room} beside {} static PFs \
+             and other applications ({foreign})",
+            config.sf_pool.percent, limits.static_pfs
+        ));
+    }
     let pfs = u32::from(limits.static_pfs) + u32::from(limits.hotplug_slots);
     let vfs = functions - u32::from(limits.static_pfs);
     for (vf, vectors, there) in [(false, limits.pf_msix, pfs), (true, bounds.vf_default_msix, vfs)] {
@@ -58,10 +67,10 @@ pub fn advice(device: &DeviceState, config: &EngineConfig) -> Result<Vec<String>
 mod tests {
     use std::collections::BTreeMap;
 
-    use virtnet_model::{EswitchPort, Features, Generation, Mac, QueueSize, Uplink};
+    use virtnet_model::{EswitchPort, Features, Generation, Mac, QueueSize, SfNumber, Uplink};
 
     use super::*;
-    use crate::Profile;
+    use crate::{Profile, Sf, SfKey, SfPool};
 
     fn device(values: &[(&str, &str)]) -> DeviceState {
         let plain = [
@@ -104,6 +113,22 @@ mod tests {
             let found = of(values);
             assert!(found.iter().any(|one| one.contains(told)), "{values:?}: {found:?}");
         }
+        let sf_pool = SfPool { percent: 90, force_destroy: false };
+        let found = advice(&device(&[]), &EngineConfig { sf_pool, ..config.clone() }).unwrap();
+        let why = "sf_pool_percent=90 wants 10 SFs in the pool: PF_TOTAL_SF=12 of p0 leaves 10";
+        assert_eq!(found, Vec::<String>::new(), "10 of 12 beside 2 static PFs");
+        let mut crowded = device(&[]);
+        let sf = Sf {
+            parent: "mlx5_0".to_owned(),
+            rdma_device: None,
+            representor: "en3f0pf0sf1".parse().unwrap(),
+            foreign: true,
+            vhca_id: None,
+        };
+        crowded.sfs.insert(SfKey { port: EswitchPort::P0, number: SfNumber::try_from(1).unwrap() }, sf);
+        let found = advice(&crowded, &EngineConfig { sf_pool, ..config.clone() }).unwrap();
+        let why = why.replace("leaves 10", "leaves 9");
+        assert!(found.iter().any(|one| one.contains(&why)), "{found:?}");
         let error = advice(&device(&[("PF_TOTAL_SF", "many")]), &config).unwrap_err();
         assert!(error.message.contains("PF_TOTAL_SF=many is not a number"), "{error}");
     }

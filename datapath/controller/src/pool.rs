@@ -52,6 +52,19 @@ impl Table {
         u32::try_from(self.pooled(self.bounds.limits.static_uplink.port()).len()).unwrap_or(u32::MAX)
     }
 
+    /// What is to be said where other SFs leave no room for the pool that is wanted at start (the guide, section 1.1.1). SFs that
+    /// VFs have are of it.
+    pub(crate) fn pool_short(&self) -> Option<String> {
+        let port = self.bounds.limits.static_uplink.port();
+        let [vfs, ..] = self.users_of(port);
+        let (made, wanted) = (self.pool_size(), self.pool_wanted);
+        (self.bounds.limits.emulation && made + vfs < wanted).then(|| {
+            let percent = self.config.sf_pool.percent;
+            let spent = self.sfs_spent(port);
+            format!("sf_pool_percent={percent} wants {wanted} SFs in the pool, and {made} could be made: {spent}, or lower sf_pool_percent")
+        })
+    }
+
     /// Chooses the SF for a function to be at `place`: the wanted number, or one from the pool for a VF, or the lowest
     /// free number of the function's kind.
     pub(crate) fn grant(

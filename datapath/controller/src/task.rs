@@ -324,6 +324,9 @@ impl<D: DeviceModel> Session<D> {
             if job.is_none() && self.aside.is_empty() {
                 // The percentage is that of the start: what VFs take from the pool later is not made up for.
                 table.pool_wanted = 0;
+                if let Some(why) = table.pool_short() {
+                    tracing::error!("{why}");
+                }
             }
             job
         };

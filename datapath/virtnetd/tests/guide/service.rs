@@ -133,6 +133,18 @@ fn a_percentage_of_pf_total_sf_is_made_beforehand_and_vfs_take_of_it() {
 }
 
 #[test]
+fn a_percentage_that_pf_total_sf_has_no_room_for_is_told() {
+    let conf = PORTS.replace("\"sf_pool_percent\": 0", "\"sf_pool_percent\": 100");
+    let little = "mlxconfig -d /dev/mst/mt41686_pciconf0 s PF_TOTAL_SF=10";
+    let dpu = Dpu::with_conf(&[SRIOV, &[little]].concat(), &conf);
+    let log = dpu.until_logged(
+        "sf_pool_percent=100 wants 10 SFs in the pool, and 6 could be made: PF_TOTAL_SF=10 of p0",
+    );
+    assert!(log.contains("4 static PFs"), "{log}");
+    assert_eq!(static_pfs(&dpu).len(), 4);
+}
+
+#[test]
 fn no_sf_has_a_number_below_1000() {
     let dpu = Dpu::start(SRIOV);
     dpu.until_booted();
