@@ -61,8 +61,7 @@ impl Folder {
             names.clear();
         }
         for name in names {
-            let read = fs::read(path.join(&name)).map_err(|error| error.to_string());
-            let record = read.and_then(|bytes| Record::parse(&name, &bytes));
+            let record = read(&path.join(&name)).and_then(|bytes| Record::parse(&name, &bytes));
             let record = record.and_then(|record| alone(&records, record));
             match record {
                 Ok(record) => {
@@ -144,6 +143,14 @@ impl Folder {
     fn unfinished(&self, name: &str) -> PathBuf {
         self.path.join(format!("{UNFINISHED}{name}"))
     }
+}
+
+/// What is in a file. What is none, such as a pipe, may never come to an end.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    if !fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
+        return Err("it is no file".to_owned());
+    }
+    fs::read(path).map_err(|error| error.to_string())
 }
 
 /// A record that contradicts none that was read before.

@@ -250,6 +250,28 @@ async fn a_broken_file_harms_none_but_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_file_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = service(&dpu(&[]), folder.path(), "one").await;
+    first.client.hotplug(&request(1)).await.unwrap();
+    until_files(folder.path(), "all are written", |files| files.len() == 4 + 1).await;
+    first.kill();
+    std::fs::create_dir(folder.path().join("VNETS8D0F0.json")).unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(folder.path().join("VNETS9D0F0.json")).status();
+    assert!(pipe.unwrap().success());
+    std::os::unix::fs::symlink("/nonexistent", folder.path().join("VNETS10D0F0.json")).unwrap();
+
+    let second = service(&dpu(&[]), folder.path(), "one").await;
+    assert!(second.state().await.functions.values().any(|function| function.mac == mac(1)));
+    let (reasons, names) = aside(folder.path());
+    assert_eq!(
+        names.into_iter().collect::<Vec<_>>(),
+        ["VNETS10D0F0.json", "VNETS8D0F0.json", "VNETS9D0F0.json"]
+    );
+    assert_eq!(reasons.iter().filter(|why| why.starts_with("it is no file")).count(), 2, "{reasons:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_ends_in_the_middle_of_recovery_costs_no_function() {
     let folder = tempfile::tempdir().unwrap();
     let first = service(&dpu(&[]), folder.path(), "one").await;
