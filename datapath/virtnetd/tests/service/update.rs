@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use virtnet_model::{Change, Controller, Mtu, PartError, Refusal, Target};
+use virtnet_model::{Change, Controller, Mtu, PartError, Refusal, SfNumber, Target, Uplink};
 use virtnet_rpc::Client;
 use virtnet_rpc::method::{self, UpdateStatus, Version};
+use virtnet_sim::{Effect, When};
 
 use crate::common::{LIMIT, PROGRAM, Service, kill, pf, request, target, vf};
 
@@ -160,6 +162,47 @@ async fn a_program_that_fails_its_check_is_not_updated_to_and_the_reason_is_told
     install(&service, &std::fs::read(PROGRAM).unwrap());
     assert_eq!(updated(&service).await.last.unwrap().failure, None);
     assert!(service.state().await.find(&target(&made)).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_fails_while_a_request_is_under_way_costs_no_request() {
+    let service = Service::start(&[]).await;
+    let before = *service.worker().borrow();
+    // Each worker that takes over begins by clearing this away, and can't.
+    let orphan = SfNumber::try_from(2500).unwrap();
+    service.sim.fail_next(Effect::DestroySf, When::Before, 1000);
+    service.sim.device().create_sf(Uplink::P0, orphan).await.unwrap();
+    let plugging = Arc::new(Notify::new());
+    let killed = Arc::new(AtomicBool::new(false));
+    service.sim.set_latency(Effect::DevicePlug, Duration::from_millis(300));
+    service.sim.set_hook(Some(Arc::new({
+        let (worker, plugging, killed) = (service.worker(), Arc::clone(&plugging), Arc::clone(&killed));
+        move |effect, when| {
+            let now = *worker.borrow();
+            match (effect, when) {
+                (Effect::DevicePlug, When::Before) => plugging.notify_one(),
+                // The new one, which has passed its check and does not serve yet.
+                (Effect::DestroySf, When::Before)
+                    if now != before && !killed.swap(true, Ordering::SeqCst) =>
+                {
+                    kill(now.unwrap());
+                }
+                _ => {}
+            }
+        }
+    })));
+    let client = Client::connect(&service.socket());
+    let plug = tokio::spawn(async move { client.hotplug(&request(1)).await });
+    plugging.notified().await;
+    let failure = updated(&service).await.last.unwrap().failure.unwrap();
+    assert!(failure.contains("the worker has ended (signal: 9"), "{failure}");
+    assert!(killed.load(Ordering::SeqCst));
+    let made = timeout(LIMIT, plug).await.unwrap().unwrap().unwrap();
+    assert!(service.state().await.find(&target(&made)).is_some());
+    service.client.unplug(&target(&made)).await.unwrap();
+
+    assert_eq!(updated(&service).await.last.unwrap().failure, None, "the next one is done");
+    service.client.hotplug(&request(2)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
