@@ -57,6 +57,9 @@ impl Table {
                 format!("no slot on host {host:?}: this controller serves one host, which has no name"),
             ));
         }
+        if let Some(why) = self.rebonded() {
+            return Err(refused(Refusal::NoSuchUplink, why));
+        }
         if !limits.uplinks.contains(&request.uplink) {
             let there: Vec<_> = limits.uplinks.iter().map(ToString::to_string).collect();
             return Err(refused(

@@ -184,12 +184,20 @@ impl Table {
         ids::function_id(place, self.bounds.limits.static_pfs)
     }
 
-    fn restart_required(&self) -> Option<String> {
+    /// What is to be done where the bond was made or taken apart while the controller runs. Until then there is no uplink that an
+    /// SF could be made on.
+    pub(crate) fn rebonded(&self) -> Option<String> {
         let bonded = |uplinks: &BTreeMap<Uplink, u32>| uplinks.contains_key(&Uplink::Bond);
         match (bonded(&self.uplinks_at_start), bonded(&self.uplinks_now)) {
-            (false, true) => return Some(format!("since the controller started, {BONDED}")),
-            (true, false) => return Some(UNBONDED.to_owned()),
-            (true, true) | (false, false) => {}
+            (false, true) => Some(format!("since the controller started, {BONDED}")),
+            (true, false) => Some(UNBONDED.to_owned()),
+            (true, true) | (false, false) => None,
+        }
+    }
+
+    fn restart_required(&self) -> Option<String> {
+        if let Some(why) = self.rebonded() {
+            return Some(why);
         }
         let changed: Vec<_> = self
             .uplinks_now

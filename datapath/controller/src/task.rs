@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use virtnet_model::{Change, ControllerState, Function, HotplugRequest, Mac, Moderation, PartError, Target};
+use virtnet_model::{
+    Change, ControllerState, Function, HotplugRequest, Mac, Moderation, PartError, Refusal, Target,
+};
 
 use crate::jobs::{Job, Subject};
 use crate::limits::Bounds;
@@ -210,8 +212,6 @@ impl<D: DeviceModel> Task<D> {
         }
         true
     }
-}
-
 
     /// Ends a service that never came to serve: what an earlier one plugged is unplugged all the same. The SFs are cleared away by
     /// the next that serves.
@@ -230,6 +230,8 @@ impl<D: DeviceModel> Task<D> {
         }
         Err(PartError::failed(format!("{doing}: {}", failed.join("; "))))
     }
+}
+
 /// Answers a caller. One that went away learns the outcome by observing.
 fn answer<T>(reply: Reply<T>, result: Result<T, PartError>) {
     if reply.send(result).is_err() {
@@ -322,11 +324,11 @@ impl<D: DeviceModel> Session<D> {
                 table.drain_pool = false;
             }
             if job.is_none() && self.aside.is_empty() {
-                // The percentage is that of the start: what VFs take from the pool later is not made up for.
-                table.pool_wanted = 0;
                 if let Some(why) = table.pool_short() {
                     tracing::error!("{why}");
                 }
+                // The percentage is that of the start: what VFs take from the pool later is not made up for.
+                table.pool_wanted = 0;
             }
             job
         };
@@ -509,6 +511,9 @@ impl<D: DeviceModel> Session<D> {
     async fn acquire(&mut self, grant: &Grant) -> Result<(), PartError> {
         if grant.pooled {
             return Ok(());
+        }
+        if let Some(why) = self.shared.with(|table| table.rebonded())? {
+            return Err(PartError::refused(Refusal::NoSuchUplink, format!("create {}: {why}", grant.sf)));
         }
         if let Some(evicted) = grant.evict {
             self.device.destroy_sf(evicted).await?;

@@ -17,8 +17,10 @@ pub struct SimConfig {
     pub seed: u64,
     /// The firmware's settings.
     pub firmware: FirmwareConfig,
-    /// The controller's configuration; with [`virtnet_controller::UplinkMode::Lag`] the ports are bonded.
+    /// The controller's configuration.
     pub engine: EngineConfig,
+    /// Whether p0 and p1 are one bond; `None`: as the controller is configured ([`virtnet_controller::UplinkMode::Lag`]).
+    pub bonded: Option<bool>,
     /// The RDMA devices of the uplinks.
     pub rdma_devices: RdmaDevices,
     /// The bridges in Open vSwitch.
@@ -65,6 +67,7 @@ impl Default for SimConfig {
             seed: 0,
             firmware: FirmwareConfig::guide(),
             engine: EngineConfig::default(),
+            bonded: None,
             rdma_devices: RdmaDevices::default(),
             bridges: [bridge("ovsbr1"), bridge("ovsbr2")].into(),
             base_mac: Mac::new([0x00, 0x11, 0x22, 0x33, 0x44, 0x55])

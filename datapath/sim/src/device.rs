@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use virtnet_controller::{
     DeviceEvent, DeviceModel, DeviceState, DeviceWatch, Emulated, Emulation, Place, Profile, Sf, SfKey,
-    UplinkMode,
 };
 use virtnet_model::{
     EswitchPort, FirmwareValues, HostPower, Moderation, PartError, PfId, QueueState, Refusal, SfNumber,
@@ -42,12 +41,12 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    pub(crate) fn new(uplinks: UplinkMode) -> Self {
+    pub(crate) fn new(bonded: bool) -> Self {
         Self {
             functions: BTreeMap::new(),
             queues: BTreeMap::new(),
             sfs: BTreeMap::new(),
-            uplink_mtus: uplink_mtus(uplinks == UplinkMode::Lag),
+            uplink_mtus: uplink_mtus(bonded),
             watchers: Vec::new(),
         }
     }
@@ -283,8 +282,12 @@ impl World {
         }
     }
 
-    /// Makes one bond of the ports, or takes it apart.
+    /// Makes one bond of the ports, or takes it apart. The RDMA devices of the ports give way to the bond's, or the other way, and
+    /// SFs that are there are of those that are there then. What is so already is left alone.
     pub(crate) fn set_bonded(&mut self, bonded: bool) {
+        if self.device.uplink_mtus.contains_key(&Uplink::Bond) == bonded {
+            return;
+        }
         let before = std::mem::replace(&mut self.device.uplink_mtus, uplink_mtus(bonded));
         for uplink in before.into_keys() {
             self.links.remove(&uplink_netdev(uplink));
@@ -293,6 +296,18 @@ impl World {
         let after = self.device.uplink_mtus.clone();
         for (uplink, mtu) in after {
             self.device.emit(&DeviceEvent::Uplink(uplink, Some(mtu)));
+        }
+        let rdma_devices = &self.config.rdma_devices;
+        for (key, sf) in &mut self.device.sfs {
+            let uplink = match (bonded, key.port) {
+                (true, _) => Uplink::Bond,
+                (false, EswitchPort::P0) => Uplink::P0,
+                (false, EswitchPort::P1) => Uplink::P1,
+            };
+            rdma_devices.of(uplink).clone_into(&mut sf.parent);
+        }
+        for (key, sf) in self.device.sfs.clone() {
+            self.device.emit(&DeviceEvent::Sf(key, Some(sf)));
         }
         self.add_uplink_netdevs();
         self.touch(Part::Links);

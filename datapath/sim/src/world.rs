@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
-use virtnet_controller::{Place, SfKey};
+use virtnet_controller::{Place, SfKey, UplinkMode};
 use virtnet_model::{EswitchPort, FirmwareState, IfName, Link, Netdevs, PartError};
 
 use crate::config::SimConfig;
@@ -79,7 +79,7 @@ impl World {
             .collect();
         let mut world = Self {
             firmware,
-            device: Device::new(config.engine.uplinks),
+            device: Device::new(config.bonded.unwrap_or(config.engine.uplinks == UplinkMode::Lag)),
             host: HostWorld::new(config.autoprobe),
             links: BTreeMap::new(),
             netdevs: BTreeMap::new(),

@@ -13,7 +13,9 @@ pub(crate) fn of(rdma_device: &str, state: &ControllerState) -> anyhow::Result<U
         return Ok(*uplink);
     }
     let names: Vec<_> = uplinks.iter().map(|uplink| format!("{} ({uplink})", name(state, *uplink))).collect();
-    bail!("no uplink has the RDMA device {rdma_device:?}: there is {}", names.join(" and "))
+    // A bond may have been made, or taken apart, since the controller started.
+    let pending = state.restart_required.as_ref().map_or_else(String::new, |why| format!("; {why}"));
+    bail!("no uplink has the RDMA device {rdma_device:?}: there is {}{pending}", names.join(" and "))
 }
 
 /// The RDMA device that emulates: that of the first port, or of the bond that takes its SFs. `None`: nothing tells it.

@@ -18,6 +18,7 @@ const TRAFFIC: &str = "host.traffic";
 const MISUSE: &str = "host.misuse";
 const MIGRATE: &str = "host.migrate";
 const UPLINK_MTU: &str = "host.uplink-mtu";
+const BOND: &str = "host.bond";
 /// Takes the power from host and DPU for a moment.
 pub(crate) const POWER_CYCLE: &str = "host.power-cycle";
 
@@ -99,6 +100,12 @@ enum Command {
         uplink: Uplink,
         /// Bytes
         mtu: u32,
+    },
+    /// Make one bond of p0 and p1 on the DPU (true), or take it apart (false)
+    Bond {
+        /// true or false
+        #[arg(action = clap::ArgAction::Set)]
+        made: bool,
     },
 }
 
@@ -188,6 +195,7 @@ impl Arguments {
             Command::Reboot => (REBOOT, raw(&())?),
             Command::PowerCycle => (POWER_CYCLE, raw(&())?),
             Command::UplinkMtu { uplink, mtu } => (UPLINK_MTU, raw(&UplinkMtu { uplink, mtu })?),
+            Command::Bond { made } => (BOND, raw(&made)?),
         })
     }
 }
@@ -220,6 +228,7 @@ pub(crate) async fn call(sim: &Sim, method: &str, params: &RawValue) -> Result<B
             let UplinkMtu { uplink, mtu } = read(method, params)?;
             sim.set_uplink_mtu(uplink, mtu);
         }
+        BOND => sim.set_bonded(read(method, params)?),
         _ => return Err(Fault::no_such_method(method)),
     }
     raw(&())

@@ -63,6 +63,9 @@ struct Serve {
     /// The simulated DPU's own MAC, of which others are made: different for each DPU of a fleet
     #[arg(long, value_name = "MAC")]
     sim_mac: Option<Mac>,
+    /// Whether p0 and p1 of the simulated DPU are one bond when it is switched on. Without it, as virtnet.conf has it (is_lag)
+    #[arg(long, value_name = "true|false", action = clap::ArgAction::Set)]
+    sim_bond: Option<bool>,
     /// The simulated host binds no driver by itself
     #[arg(long)]
     sim_no_drivers: bool,
@@ -142,8 +145,17 @@ fn end_by_panic() {
 }
 
 async fn run_parent(serve: Serve, logs: LogArguments, log: LogLevel, mut left: Left) -> anyhow::Result<()> {
-    let Serve { device: _, config, socket, recovery_dir, sim_firmware, sim_mac, sim_no_drivers, sim_taps } =
-        serve;
+    let Serve {
+        device: _,
+        config,
+        socket,
+        recovery_dir,
+        sim_firmware,
+        sim_mac,
+        sim_bond,
+        sim_no_drivers,
+        sim_taps,
+    } = serve;
     let wishes = wishes()?;
     let program = std::env::current_exe().context("finding this program")?;
     let (conf, Conf { engine, rdma_devices, recovery }) = read_conf(config.as_deref())?;
@@ -154,6 +166,7 @@ async fn run_parent(serve: Serve, logs: LogArguments, log: LogLevel, mut left: L
         firmware,
         engine,
         rdma_devices,
+        bonded: sim_bond,
         autoprobe: !sim_no_drivers,
         base_mac: sim_mac.unwrap_or(default.base_mac),
         ..default

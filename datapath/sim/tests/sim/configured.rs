@@ -1,10 +1,11 @@
 //! What the controller's configuration decides: MACs and features at birth, uplinks, and what a stop leaves.
 
 use virtnet_controller::{EngineConfig, Stop, UplinkMode, VfMacs};
-use virtnet_model::{EswitchPort, Feature, Features, FunctionKind, Generation, Mac, Uplink};
+use virtnet_model::{EswitchPort, Feature, Features, FunctionKind, Generation, Mac, Refusal, Uplink};
 use virtnet_sim::{Effect, Sim, SimConfig, When};
 
 use crate::common::{config, mac, pf, request, rest, rested, sf, state, static_pf, unbind, virtual_function};
+use crate::refusals::expect;
 
 fn parsed(text: &str) -> Mac {
     text.parse().unwrap()
@@ -118,6 +119,18 @@ async fn the_bond_is_made_while_the_controller_is_stopped_and_configured_before_
         "{why}"
     );
 
+    // Nothing can be made meanwhile, and who asks is told why. What is there stays.
+    expect(
+        sim.controller().hotplug(&request(0)).await,
+        Refusal::NoSuchUplink,
+        "stop the controller, set is_lag to 1",
+    );
+    sim.write_num_vfs(pf(0), 1).unwrap();
+    rest().await;
+    assert!(state(&sim).await.functions.values().all(|one| one.kind != FunctionKind::Vf || one.sf.is_none()));
+    sim.write_num_vfs(pf(0), 0).unwrap();
+    rest().await;
+
     // Started without being configured for it.
     sim.restart_controller();
     rest().await;
@@ -130,7 +143,11 @@ async fn the_bond_is_made_while_the_controller_is_stopped_and_configured_before_
     rest().await;
     let after = state(&sim).await;
     assert_eq!(after.limits.uplinks, [Uplink::Bond]);
-    assert_eq!(after.functions, before.functions, "functions stay");
+    let mut stay = before.functions;
+    for sf in stay.values_mut().filter_map(|function| function.sf.as_mut()) {
+        "mlx5_bond_0".clone_into(&mut sf.parent);
+    }
+    assert_eq!(after.functions, stay, "functions stay");
     assert_eq!(after.restart_required, None);
 
     sim.set_bonded(false);
@@ -138,23 +155,6 @@ async fn the_bond_is_made_while_the_controller_is_stopped_and_configured_before_
     let why = state(&sim).await.restart_required.unwrap();
     assert!(why.contains("the bond was taken apart: stop the controller, set is_lag to 0"), "{why}");
 }
-
-#[tokio::test(start_paused = true)]
-async fn a_stopped_service_takes_its_hot_plugged_functions_with_it_and_a_restarted_one_leaves_them() {
-    let sim = rested(&[]).await;
-    for last in 0..3 {
-        sim.controller().hotplug(&request(last)).await.unwrap();
-    }
-    sim.write_num_vfs(pf(0), 2).unwrap();
-    rest().await;
-    let full = state(&sim).await.functions;
-    assert_eq!(full.len(), 4 + 3 + 2);
-
-    sim.stop_controller(Stop::Restart).await.unwrap();
-    sim.controller().observe().await.unwrap_err();
-    sim.start_controller(EngineConfig::default());
-    rest().await;
-    assert_eq!(state(&sim).await.functions, full);
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_can_not_serve_takes_what_was_plugged_with_it_too() {
@@ -176,6 +176,23 @@ async fn a_service_that_can_not_serve_takes_what_was_plugged_with_it_too() {
     assert_eq!(after.limits.sfs[&EswitchPort::P0].used as usize, after.functions.len());
     sim.controller().hotplug(&request(7)).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_service_takes_its_hot_plugged_functions_with_it_and_a_restarted_one_leaves_them() {
+    let sim = rested(&[]).await;
+    for last in 0..3 {
+        sim.controller().hotplug(&request(last)).await.unwrap();
+    }
+    sim.write_num_vfs(pf(0), 2).unwrap();
+    rest().await;
+    let full = state(&sim).await.functions;
+    assert_eq!(full.len(), 4 + 3 + 2);
+
+    sim.stop_controller(Stop::Restart).await.unwrap();
+    sim.controller().observe().await.unwrap_err();
+    sim.start_controller(EngineConfig::default());
+    rest().await;
+    assert_eq!(state(&sim).await.functions, full);
 
     sim.stop_controller(Stop::Service).await.unwrap();
     let names: Vec<_> =

@@ -236,6 +236,12 @@ impl Dpu {
         self.service.stop()
     }
 
+    /// A person bonds the ports of the DPU, or takes the bond apart, while the service is stopped: so it is at the next start.
+    pub(crate) fn bond_while_stopped(&mut self, made: bool) {
+        self.arguments.retain(|argument| !argument.starts_with("--sim-bond"));
+        self.arguments.push(format!("--sim-bond={made}"));
+    }
+
     /// `systemctl start` after [`Dpu::stop`].
     pub(crate) fn start_again(&mut self) {
         self.service = Service::start(self.folder.path(), &self.arguments, self.namespace.as_ref());

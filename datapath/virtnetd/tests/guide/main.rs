@@ -5,6 +5,7 @@
 
 mod dpu;
 mod firmware;
+mod lag;
 mod later;
 mod list;
 mod pfs;

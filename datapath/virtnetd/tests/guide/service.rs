@@ -11,7 +11,7 @@ use crate::firmware::{HOTPLUG, SRIOV};
 use crate::list::text;
 
 /// The example without LAG in section 1.1.1.
-const PORTS: &str = r#"{
+pub(crate) const PORTS: &str = r#"{
 "ib_dev_p0": "mlx5_0",
 "ib_dev_p1": "mlx5_1",
 "ib_dev_for_static_pf": "mlx5_0",
@@ -24,7 +24,7 @@ const PORTS: &str = r#"{
 "#;
 
 /// The example with LAG there.
-const LAG: &str = r#"{
+pub(crate) const LAG: &str = r#"{
 "ib_dev_lag": "mlx5_bond_0",
 "ib_dev_for_static_pf": "mlx5_bond_0",
 "is_lag": 1,
@@ -36,7 +36,7 @@ const LAG: &str = r#"{
 "#;
 
 /// MAC and RDMA device of each static PF.
-fn static_pfs(dpu: &Dpu) -> Vec<(String, String)> {
+pub(crate) fn static_pfs(dpu: &Dpu) -> Vec<(String, String)> {
     let list = dpu.list();
     let each = |pf: &Value| (text(pf, "net_mac").to_owned(), text(pf, "sf_parent_device").to_owned());
     list.of("static PF").map(each).collect()
@@ -52,7 +52,7 @@ fn check(conf: &str) -> (bool, String) {
     (output.status.success(), String::from_utf8(output.stderr).unwrap())
 }
 
-fn hotplug(device: &str, mac: &str) -> String {
+pub(crate) fn hotplug(device: &str, mac: &str) -> String {
     format!("virtnet hotplug -i {device} -f 0x0 -m {mac} -t 1500 -n 3 -s 1024")
 }
 
