@@ -129,7 +129,13 @@ impl Console {
         };
         match timeout(LIMIT, until).await {
             Ok(found) => found,
-            Err(_) => bail!("in the guest, {command} never wrote what is wanted; at last:\n{last}"),
+            Err(_) => {
+                // Tells a guest in which it is not so from one that never said that it is.
+                let late = self.sh(command).await?;
+                bail!(
+                    "in the guest, {command} never wrote what is wanted; at last:\n{last}\nand now, unasked:\n{late}"
+                )
+            }
         }
     }
 }

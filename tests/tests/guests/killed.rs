@@ -18,7 +18,9 @@ async fn connections(guest: &Guest) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_qemu_that_is_killed_in_the_middle_of_a_plug_is_gone_and_comes_back_empty() {
-    let mut guest = Guest::boot(Machine { ports: 3, ..Machine::default() }).await.unwrap();
+    // One that is slow to listen to its own kernel: it is ready then all the same only once it tells of its netdevs.
+    let kernel = "listens_late=3".to_owned();
+    let mut guest = Guest::boot(Machine { ports: 3, kernel, ..Machine::default() }).await.unwrap();
     let bus = Arc::new(connected(guest.config()).await);
     let (listening, first) = backend(&guest, 0);
     bus.plug(0, &settings(1), &first, true).await.unwrap();
@@ -36,7 +38,7 @@ async fn a_qemu_that_is_killed_in_the_middle_of_a_plug_is_gone_and_comes_back_em
     let begun = bus.watch();
     guest.kill().unwrap();
     let cut_off = plug.await.unwrap().unwrap_err();
-    assert!(matches!(&cut_off, BusError::Step { step, .. } if step.starts_with("greet")), "{cut_off}");
+    assert!(matches!(&cut_off, BusError::Step { step, .. } if step.starts_with("greet")), "{cut_off:?}");
     let state =
         until(&bus, "gone", |state| matches!(state.connection, Connection::Down { gone: true, .. })).await;
     assert_eq!(slots(&state), [0u16; 0]);
