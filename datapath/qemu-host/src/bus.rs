@@ -206,7 +206,10 @@ impl Shared {
         for slot in left_behind {
             // Whoever has the slot removes it.
             let Ok(_changing) = self.slot(slot)?.try_lock() else { continue };
-            operate::clear(&qmp, slot).await?;
+            // A plug that was under way when this was observed may have come to its end since: what it left is a function's.
+            if self.observe_with(&qmp).await?.contains(&slot) {
+                operate::clear(&qmp, slot).await?;
+            }
         }
         Ok(())
     }
@@ -229,5 +232,93 @@ impl Shared {
     /// The id of the device that is made for a slot.
     pub(crate) fn device(slot: u16) -> String {
         plan::Names::of(slot).device
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::UnixStream;
+    use tokio::sync::mpsc;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+    const GREETING: &str =
+        r#"{"QMP": {"version": {"qemu": {"micro": 3, "minor": 1, "major": 11}}, "capabilities": []}}"#;
+
+    fn config(socket: &Path) -> HostConfig {
+        let slots = [(0, "rp0".to_owned()), (1, "rp1".to_owned())].into();
+        HostConfig { qmp: socket.into(), slots, static_pfs: [].into(), trace: None }
+    }
+
+    /// A QEMU of the test's own on a socket: it answers commands one after the other, and ends with its connection.
+    async fn qemu(stream: UnixStream, mut answer: impl FnMut(&str, &Value) -> Value) {
+        let (input, mut output) = stream.into_split();
+        let mut lines = BufReader::new(input).lines();
+        output.write_all(format!("{GREETING}\n").as_bytes()).await.unwrap();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let asked: Value = serde_json::from_str(&line).unwrap();
+            let result = answer(asked["execute"].as_str().unwrap(), &asked["arguments"]);
+            let answer = json!({"return": result, "id": asked["id"]});
+            if output.write_all(format!("{answer}\n").as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn chardevs(labels: &[&str]) -> Value {
+        labels.iter().map(|label| json!({"label": label, "filename": "", "frontend-open": true})).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_behind_a_function_that_has_just_come_is_not_taken_for_left_behind() {
+        let shared = Arc::new(Shared::new(config(Path::new("/q"))));
+        let (here, there) = UnixStream::pair().unwrap();
+        let (told, mut commands) = mpsc::unbounded_channel();
+        let of_qemu = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let (mut whole, mut observed) = (false, false);
+            // A plug has slot 1, and is as far as its connection when slots are observed.
+            let mut plug = Some(of_qemu.slot(1).unwrap().try_lock().unwrap());
+            qemu(there, |command, arguments| {
+                let _ = told.send(format!("{command} {arguments}"));
+                observed |= command == "query-pci";
+                match command {
+                    "query-chardev" if observed && !whole => {
+                        // While what is left behind in slot 0 is seen to, that plug comes to its end.
+                        whole = true;
+                        plug.take();
+                        chardevs(&["virtnet-s0-chr", "virtnet-s1-chr"])
+                    }
+                    "query-chardev" => chardevs(&["virtnet-s0-chr", "virtnet-s1-chr"]),
+                    "qom-list" if whole && arguments["path"] == "/machine/peripheral" => {
+                        json!([{"name": "virtnet-s1", "type": "child<virtio-net-pci>"}])
+                    }
+                    "qom-get" if arguments["property"] == "parent_bus" => {
+                        json!("/machine/peripheral/rp1/rp1")
+                    }
+                    "qom-list" | "query-pci" | "query-rx-filter" => json!([]),
+                    _ => json!({}),
+                }
+            })
+            .await;
+        });
+        let (qmp, _events) = Qmp::greeted(here).await.unwrap();
+        shared.connection(Some(qmp));
+        timeout(LIMIT, shared.observe()).await.unwrap().unwrap();
+        let mut removed = Vec::new();
+        while let Ok(command) = commands.try_recv() {
+            if command.starts_with("netdev_del") || command.starts_with("chardev-remove") {
+                removed.push(command);
+            }
+        }
+        let of_slot_0 =
+            [r#"netdev_del {"id":"virtnet-s0-net"}"#, r#"chardev-remove {"id":"virtnet-s0-chr"}"#];
+        assert_eq!(removed, of_slot_0);
     }
 }
