@@ -15,16 +15,22 @@ use crate::operate::{self, BusError};
 use crate::state::{BusEvent, HostState, Seen, changes};
 use crate::{follow, plan};
 
-/// The PCIe bus of a guest. Dropped, its task ends and nothing in the guest changes; operations that were begun come to their end.
+/// The PCIe bus of a guest. Dropped, nothing in the guest changes; operations that were begun come to their end, and with the last
+/// of them its task.
 #[derive(Debug)]
 pub struct Bus {
     shared: Arc<Shared>,
-    task: AbortHandle,
+    task: Arc<Task>,
 }
 
-impl Drop for Bus {
+/// The task that has the connection and takes its events, by which an operation learns what has come of it. It is aborted once
+/// neither a bus nor an operation needs it.
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+impl Drop for Task {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
 }
 
@@ -49,7 +55,7 @@ impl Bus {
         config.check()?;
         let shared = Arc::new(Shared::new(config));
         let task = tokio::spawn(follow::follow(Arc::clone(&shared))).abort_handle();
-        Ok(Self { shared, task })
+        Ok(Self { shared, task: Arc::new(Task(task)) })
     }
 
     /// What is known now, and a way to wait for it to be something else.
@@ -86,7 +92,7 @@ impl Bus {
     ) -> Result<Seen, BusError> {
         let shared = Arc::clone(&self.shared);
         let (settings, backend) = (settings.clone(), backend.clone());
-        to_its_end(async move { operate::plug(&shared, slot, &settings, &backend, up).await }).await
+        self.to_its_end(async move { operate::plug(&shared, slot, &settings, &backend, up).await }).await
     }
 
     /// Takes the function out of a slot: asks the guest, again and again, and waits until it has let go. Meanwhile
@@ -97,7 +103,7 @@ impl Bus {
     /// [`Bus::watch`] tells, and then what was behind it is removed too.
     pub async fn unplug(&self, slot: u16, patience: Duration) -> Result<(), BusError> {
         let shared = Arc::clone(&self.shared);
-        to_its_end(async move { operate::unplug(&shared, slot, patience).await }).await
+        self.to_its_end(async move { operate::unplug(&shared, slot, patience).await }).await
     }
 
     /// Takes the function out of a slot and plugs one with other settings: QEMU fixes MAC, MTU, queues, features and vectors when a
@@ -115,8 +121,10 @@ impl Bus {
     ) -> Result<Seen, BusError> {
         let shared = Arc::clone(&self.shared);
         let (settings, backend) = (settings.clone(), backend.clone());
-        to_its_end(async move { operate::replace(&shared, slot, &settings, &backend, up, patience).await })
-            .await
+        self.to_its_end(
+            async move { operate::replace(&shared, slot, &settings, &backend, up, patience).await },
+        )
+        .await
     }
 
     /// Sets the link that the driver of a function sees.
@@ -125,19 +133,26 @@ impl Bus {
     /// Where there is no such function, or QEMU refuses.
     pub async fn set_link(&self, place: Place, up: bool) -> Result<(), BusError> {
         let shared = Arc::clone(&self.shared);
-        to_its_end(async move { operate::set_link(&shared, place, up).await }).await
+        self.to_its_end(async move { operate::set_link(&shared, place, up).await }).await
     }
-}
 
-/// Runs an operation in a task of its own: half of one is worse than one that nobody waits for.
-async fn to_its_end<T: Send + 'static>(
-    operation: impl Future<Output = Result<T, BusError>> + Send + 'static,
-) -> Result<T, BusError> {
-    tokio::spawn(operation).await.unwrap_or_else(|ended| match ended.try_into_panic() {
-        Ok(panic) => std::panic::resume_unwind(panic),
-        // The runtime ends.
-        Err(_) => Err(BusError::Ended),
-    })
+    /// Runs an operation in a task of its own: half of one is worse than one that nobody waits for.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        operation: impl Future<Output = Result<T, BusError>> + Send + 'static,
+    ) -> Result<T, BusError> {
+        let task = Arc::clone(&self.task);
+        let whole = async move {
+            let done = operation.await;
+            drop(task);
+            done
+        };
+        tokio::spawn(whole).await.unwrap_or_else(|ended| match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends.
+            Err(_) => Err(BusError::Ended),
+        })
+    }
 }
 
 /// What the task and the operations share.
@@ -241,11 +256,13 @@ mod tests {
 
     use serde_json::{Value, json};
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-    use tokio::net::UnixStream;
+    use tokio::net::{UnixListener, UnixStream};
     use tokio::sync::mpsc;
     use tokio::time::timeout;
 
     use super::*;
+    use crate::plan::tests::settings;
+    use crate::state::Connection;
 
     const LIMIT: Duration = Duration::from_secs(20);
     const GREETING: &str =
@@ -320,5 +337,37 @@ mod tests {
         let of_slot_0 =
             [r#"netdev_del {"id":"virtnet-s0-net"}"#, r#"chardev-remove {"id":"virtnet-s0-chr"}"#];
         assert_eq!(removed, of_slot_0);
+    }
+    #[tokio::test]
+    async fn an_operation_comes_to_its_end_without_its_bus() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("qmp");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (told, mut commands) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            qemu(stream, |command, _| {
+                let _ = told.send(command.to_owned());
+                if command.starts_with("qu") || command == "qom-list" { json!([]) } else { json!({}) }
+            })
+            .await;
+        });
+        let mut until = async |wanted: &str| {
+            let until = async { while commands.recv().await.expect("QEMU is asked") != wanted {} };
+            timeout(LIMIT, until).await.unwrap();
+        };
+        let bus = Bus::start(config(&socket)).unwrap();
+        let mut state = bus.state();
+        let up = state.wait_for(|state| matches!(state.connection, Connection::Up { .. }));
+        timeout(LIMIT, up).await.unwrap().unwrap();
+        let backend = Backend { socket: folder.path().join("s0"), reconnect: None };
+        let settings = settings();
+        tokio::select! {
+            biased;
+            () = until("chardev-add") => {}
+            plugged = bus.plug(0, &settings, &backend, true) => panic!("{plugged:?}"),
+        }
+        drop(bus);
+        until("device_add").await;
     }
 }

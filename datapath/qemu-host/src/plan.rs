@@ -223,12 +223,12 @@ pub(crate) fn clear(slot: u16) -> [Step; 2] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use virtnet_model::Mtu;
 
     use super::*;
 
-    fn settings() -> Settings {
+    pub(crate) fn settings() -> Settings {
         Settings {
             mac: "02:00:00:00:00:07".parse().unwrap(),
             mtu: Mtu::try_from(9000).unwrap(),
