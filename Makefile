@@ -14,7 +14,7 @@ CLUSTER ?=
 # Most tests wait for other programs most of the time, so more of them go at once than there are processors.
 export RUST_TEST_THREADS ?= 4
 
-.PHONY: help test check control-plane open-vswitch dpdk qemu guest chromium cluster fmt lint docs unit generate soak soak-simulation soak-switch soak-fleet soak-datapath bench-switch bench-fleet bench-datapath deny
+.PHONY: help test check control-plane open-vswitch dpdk qemu guest chromium cluster fmt lint docs unit generate soak soak-simulation soak-switch soak-fleet soak-datapath soak-guests bench-switch bench-fleet bench-datapath deny
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,7 +64,7 @@ generate: ## write what is generated: manifests/crds, and of docs reference.md, 
 	$(CARGO) run -q -p virtnet-crds --bin crdgen
 	UPDATE_GOLDEN=1 $(CARGO) test -q -p virtnet-controller -p virtnet-cli --test reference
 
-soak: soak-simulation soak-switch soak-fleet soak-datapath ## what takes longer than `make test` may: its last results are in docs/status.md
+soak: soak-simulation soak-switch soak-fleet soak-datapath soak-guests ## what takes longer than `make test` may: its last results are in docs/status.md
 
 soak-simulation: ## the seeded simulation over SEEDS seeds (20000)
 	VIRTNET_SEEDS=$(SEEDS) $(CARGO) test --release --locked -p virtnet-tests --test simulation -- --nocapture
@@ -81,6 +81,9 @@ soak-fleet: check control-plane ## on real API servers: four DPUs as the README 
 soak-datapath: check dpdk ## functions in software: a million packets of testpmd's in each case, 1000 kills of the worker, more fuzzing
 	VIRTNET_TESTPMD_PACKETS=1000000 VIRTNET_WORKER_KILLS=1000 VIRTNET_FUZZ_SECONDS=600 \
 		$(CARGO) test --release --locked -p virtnet-soft --test soft -- --nocapture testpmd kills fuzz
+
+soak-guests: check qemu guest ## real guests: sixteen functions plugged and unplugged ten times
+	VIRTNET_ROUNDS=10 $(CARGO) test --locked -p virtnet-tests --test guests -- --nocapture
 
 bench-switch: check open-vswitch ## 504 ports by the guide's commands, one bare transaction and the agent, ROUNDS (5) times
 	$(CARGO) run -q --locked -p virtnet-tests --bin bench_switch -- --rounds $(ROUNDS)

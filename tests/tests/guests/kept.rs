@@ -1,11 +1,12 @@
 //! Guests that do not let a function go when they are asked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::timeout;
 use virtnet_controller::Place;
-use virtnet_qemu_host::{BusError, BusEvent, HostState};
+use virtnet_qemu_host::{Bus, BusError, BusEvent, HostState};
 use virtnet_tests::guest::{Guest, Machine};
 
 use crate::common::{LIMIT, backend, connected, mac, sees, settings, until};
@@ -60,16 +61,11 @@ async fn a_guest_that_keeps_a_function_is_waited_for_and_reported() {
     sees(guest.console().unwrap(), [mac(2)]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_guest_that_stands_still_is_asked_again_and_lets_go_when_it_goes_on() {
-    let mut guest = Guest::boot(Machine { ports: 1, ..Machine::default() }).await.unwrap();
-    let bus = std::sync::Arc::new(connected(guest.config()).await);
-    let (_listening, backend) = backend(&guest, 0);
-    bus.plug(0, &settings(1), &backend, true).await.unwrap();
-    sees(guest.console().unwrap(), [mac(1)]).await;
+/// A guest that stands still is asked again, and lets the only function that there is, in slot 0, go when it goes on.
+pub(crate) async fn stands_still(guest: &mut Guest, bus: Arc<Bus>) {
     guest.control().unwrap().execute("stop", json!({})).await.unwrap();
     let unplug = tokio::spawn({
-        let bus = std::sync::Arc::clone(&bus);
+        let bus = Arc::clone(&bus);
         async move { bus.unplug(0, LIMIT).await }
     });
     let state = until(&bus, "asked again", |state| asked(state) >= Some(2)).await;
