@@ -106,6 +106,19 @@ impl Console {
         Ok(output)
     }
 
+    /// Runs a command that changes a netdev, and waits until the guest has told of that.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub async fn told_of(&mut self, command: &str) -> anyhow::Result<()> {
+        let mut links = self.links.clone();
+        links.mark_unchanged();
+        self.sh(command).await?;
+        let told = timeout(LIMIT, links.changed()).await;
+        told.with_context(|| format!("waiting for the guest to tell of {command}"))?
+            .context("the guest is gone")
+    }
+
     /// Runs a command now and again whenever a netdev of the guest has changed, until what it wrote is what is wanted.
     ///
     /// # Errors

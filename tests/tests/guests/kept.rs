@@ -62,18 +62,18 @@ async fn a_guest_that_keeps_a_function_is_waited_for_and_reported() {
 }
 
 /// A guest that stands still is asked again, and lets the only function that there is, in slot 0, go when it goes on.
-pub(crate) async fn stands_still(guest: &mut Guest, bus: Arc<Bus>) {
+pub(crate) async fn stands_still(guest: &mut Guest, bus: &Arc<Bus>) {
     guest.control().unwrap().execute("stop", json!({})).await.unwrap();
     let unplug = tokio::spawn({
-        let bus = Arc::clone(&bus);
+        let bus = Arc::clone(bus);
         async move { bus.unplug(0, LIMIT).await }
     });
-    let state = until(&bus, "asked again", |state| asked(state) >= Some(2)).await;
+    let state = until(bus, "asked again", |state| asked(state) >= Some(2)).await;
     assert!(state.functions.contains_key(&Place::Slot(0)));
     assert!(!unplug.is_finished());
     // Whoever gives up waiting does not stop it.
     unplug.abort();
     guest.control().unwrap().execute("cont", json!({})).await.unwrap();
-    until(&bus, "gone", |state| state.functions.is_empty()).await;
+    until(bus, "gone", |state| state.functions.is_empty()).await;
     sees(guest.console().unwrap(), []).await;
 }
