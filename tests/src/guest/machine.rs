@@ -1,12 +1,15 @@
 //! [`Guest`]: a QEMU that boots the small guest of `tests/guest`.
 
 use std::ffi::OsString;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use virtnet_local_switch::Programs;
 use virtnet_qemu_host::HostConfig;
@@ -18,6 +21,10 @@ use crate::guest::console::{Console, LIMIT};
 const QEMU: &str = "qemu";
 /// How much of a log is shown where something fails.
 const LOG_AT_MOST: usize = 4096;
+
+/// Guests are emulated and take a processor each: with more at once than this machine has, none gets on.
+static PROCESSORS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)));
 
 /// What a script beside the tests says, as lines NAME=VALUE.
 fn told(script: &str) -> anyhow::Result<Vec<(String, String)>> {
@@ -81,6 +88,8 @@ pub struct Guest {
     console: Option<Console>,
     control: Option<(Qmp, Events)>,
     folder: TempDir,
+    /// Dropped last. A test has one guest, so none waits for another with a processor in hand.
+    processor: Option<SemaphorePermit<'static>>,
 }
 
 impl Guest {
@@ -105,7 +114,16 @@ impl Guest {
         // QEMU connects to these, so that nobody has to wait until it listens.
         let listen = |name: &str| UnixListener::bind(folder.path().join(name)).context("listening");
         let (consoles, controls) = (listen("console")?, listen("control")?);
-        Ok(Self { machine, programs, consoles, controls, console: None, control: None, folder })
+        Ok(Self {
+            machine,
+            programs,
+            consoles,
+            controls,
+            console: None,
+            control: None,
+            folder,
+            processor: None,
+        })
     }
 
     /// Gives QEMU further arguments when it is switched on the next time.
@@ -118,6 +136,9 @@ impl Guest {
     /// # Errors
     /// Where it does not boot, with what it said.
     pub async fn on(&mut self) -> anyhow::Result<()> {
+        if self.processor.is_none() {
+            self.processor = Some(PROCESSORS.acquire().await?);
+        }
         let command = self.command()?;
         self.programs.start(QEMU, &command)?;
         let on = async {
