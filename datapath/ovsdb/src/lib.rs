@@ -13,6 +13,7 @@
 //! | `mirror` | those tables in memory |
 //! | `session` | one connection: the monitor, echoes, transactions |
 //! | `client` | a task that keeps a session up |
+//! | `option` | an option of the switch's, asked for once |
 //! | `switch` | what of it is a switch: state, and the transaction that a list of changes makes |
 //!
 //! # The task and its channels
@@ -30,11 +31,13 @@ mod codec;
 mod column;
 mod message;
 mod mirror;
+mod option;
 mod session;
 mod switch;
 mod tables;
 
 pub use address::{Address, AddressError};
+pub use option::userspace_tso;
 pub use switch::OvsSwitch;
 
 /// What fuzzing puts bytes into. Not for use.
