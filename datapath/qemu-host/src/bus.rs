@@ -127,6 +127,15 @@ impl Bus {
         .await
     }
 
+    /// Whether a slot can have a function with these settings; nothing is done.
+    ///
+    /// # Errors
+    /// Where there is no such slot, or QEMU can't present such a function.
+    pub fn fits(&self, slot: u16, settings: &Settings, backend: &Backend) -> Result<(), BusError> {
+        let port = self.shared.config.slots.get(&slot).ok_or(BusError::NoSuchSlot(slot))?;
+        Ok(plan::plug(slot, port, settings, backend, true).map(drop)?)
+    }
+
     /// Sets the link that the driver of a function sees.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! | `config` | where QEMU is, which root port is which slot, which functions it was started with |
 //! | `features` | what QEMU calls each feature of virtio |
 //! | `plan` | the steps that plug a function and that clear a slot; pure |
+//! | `command_line` | the arguments by which a QEMU that a person starts has a function |
 //! | `pci` | QEMU's tree of PCI devices, read |
 //! | `state` | what is known of the host, and what changed from one state to the next; pure |
 //! | `observe` | that state, asked for |
@@ -33,6 +34,7 @@
 
 mod appear;
 mod bus;
+mod command_line;
 mod config;
 mod features;
 mod follow;
@@ -43,6 +45,7 @@ mod plan;
 mod state;
 
 pub use bus::{Bus, BusWatch};
+pub use command_line::arguments;
 pub use config::{Backend, ConfigError, HostConfig};
 pub use operate::BusError;
 pub use plan::{Step, Unfit};

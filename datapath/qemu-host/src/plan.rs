@@ -27,7 +27,11 @@ pub(crate) struct Names {
 
 impl Names {
     pub(crate) fn of(slot: u16) -> Self {
-        let device = format!("{PREFIX}{slot}");
+        Self::named(format!("{PREFIX}{slot}"))
+    }
+
+    /// Those of a device of this name.
+    pub(crate) fn named(device: String) -> Self {
         Self { netdev: format!("{device}-net"), chardev: format!("{device}-chr"), device }
     }
 }
@@ -160,14 +164,8 @@ pub(crate) fn pairs(settings: &Settings) -> u16 {
     }
 }
 
-/// The steps that make a function in a slot that is free and clear.
-pub(crate) fn plug(
-    slot: u16,
-    port: &str,
-    settings: &Settings,
-    backend: &Backend,
-    up: bool,
-) -> Result<Vec<Step>, Unfit> {
+/// What QEMU's virtio-net is told of a function, but for where it is put.
+pub(crate) fn properties(names: &Names, settings: &Settings) -> Result<Map<String, Value>, Unfit> {
     let Settings { mac, mtu, max_queues: _, queue_size, num_msix, features, transitional } = settings;
     if !(QUEUE_SIZES.0..=QUEUE_SIZES.1).contains(&u32::from(*queue_size)) {
         return Err(Unfit::QueueSize(*queue_size));
@@ -179,20 +177,17 @@ pub(crate) fn plug(
     if !features.contains(Feature::Version1) {
         return Err(Unfit::Legacy);
     }
-    let names = Names::of(slot);
-    let pairs = pairs(settings);
     let mut properties = Map::new();
     features::set(features, &mut properties);
     let mut set = |name: &str, value: Value| properties.insert(name.to_owned(), value);
     set("driver", "virtio-net-pci".into());
     set("id", names.device.clone().into());
-    set("bus", port.into());
     set("netdev", names.netdev.clone().into());
     set("mac", mac.to_string().into());
     if features.contains(Feature::Mtu) {
         set("host_mtu", mtu.get().into());
     }
-    set("mq", (pairs > 1).into());
+    set("mq", (pairs(settings) > 1).into());
     set("vectors", (*num_msix).into());
     set("rx_queue_size", u32::from(*queue_size).into());
     set("tx_queue_size", u32::from(*queue_size).into());
@@ -200,6 +195,21 @@ pub(crate) fn plug(
     set("disable-legacy", if *transitional { "off" } else { "on" }.into());
     // It boots nothing, and QEMU need not find the file of a boot program.
     set("romfile", "".into());
+    Ok(properties)
+}
+
+/// The steps that make a function in a slot that is free and clear.
+pub(crate) fn plug(
+    slot: u16,
+    port: &str,
+    settings: &Settings,
+    backend: &Backend,
+    up: bool,
+) -> Result<Vec<Step>, Unfit> {
+    let names = Names::of(slot);
+    let pairs = pairs(settings);
+    let mut properties = properties(&names, settings)?;
+    properties.insert("bus".to_owned(), port.into());
     let mut steps = vec![
         Step::AddChardev {
             id: names.chardev.clone(),
