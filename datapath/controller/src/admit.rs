@@ -51,12 +51,8 @@ impl Table {
         self.check_updating(&doing)?;
         let limits = &self.bounds.limits;
 
-        if let Some(host) = &request.host {
-            return Err(refused(
-                Refusal::NoFreeSlot,
-                format!("no slot on host {host:?}: this controller serves one host, which has no name"),
-            ));
-        }
+        let host =
+            self.admit_host(request.host.as_deref()).map_err(|why| refused(Refusal::NoFreeSlot, why))?;
         if let Some(why) = self.rebonded() {
             return Err(refused(Refusal::NoSuchUplink, why));
         }
@@ -84,7 +80,8 @@ impl Table {
             .map_or_else(|| self.bounds.default_features.clone(), Features::completed);
         self.check_features(&doing, &features)?;
 
-        let slot = self.free_slot().ok_or_else(|| refused(Refusal::NoFreeSlot, self.slots_taken()))?;
+        let slot =
+            self.free_slot(host).ok_or_else(|| refused(Refusal::NoFreeSlot, self.slots_taken(host)))?;
         let place = Place::Slot(slot);
         let grant = self.grant(place, request.uplink, request.sf_number).map_err(|why| match why {
             NoSf::Exhausted => refused(Refusal::SfExhausted, self.sfs_spent(request.uplink.port())),
@@ -256,14 +253,32 @@ impl Table {
         Err(PartError::refused(Refusal::TransitionalUnsupported, format!("{doing}: {why}")))
     }
 
-    fn free_slot(&self) -> Option<u16> {
-        (0..self.bounds.limits.hotplug_slots).find(|slot| {
-            let place = Place::Slot(*slot);
-            !self.functions.contains_key(&place) && self.id(place).is_some()
-        })
+    fn free_slot(&self, host: Option<&str>) -> Option<u16> {
+        let slots = host.and_then(|host| self.bounds.hosts.get(host));
+        (0..self.bounds.limits.hotplug_slots)
+            .filter(|slot| slots.is_none_or(|slots| slots.contains(slot)))
+            .find(|slot| {
+                let place = Place::Slot(*slot);
+                !self.functions.contains_key(&place) && self.id(place).is_some()
+            })
     }
 
-    fn slots_taken(&self) -> String {
+    /// The host whose slots are meant: the first one where nothing is said. `None`: there is one, which has no name.
+    fn admit_host<'a>(&'a self, wanted: Option<&'a str>) -> Result<Option<&'a str>, String> {
+        let hosts = &self.bounds.hosts;
+        let names = || hosts.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        match (wanted, hosts.len()) {
+            (None, 0) => Ok(None),
+            (None, _) => Ok(hosts.keys().next().map(String::as_str)),
+            (Some(host), 0) => {
+                Err(format!("no slot on host {host:?}: this controller serves one host, which has no name"))
+            }
+            (Some(host), _) if hosts.contains_key(host) => Ok(Some(host)),
+            (Some(host), _) => Err(format!("no host {host:?}: there are {}", names())),
+        }
+    }
+
+    fn slots_taken(&self, host: Option<&str>) -> String {
         let bounds = &self.bounds;
         if !bounds.switch_enabled {
             return "no slots: PCI_SWITCH_EMULATION_ENABLE is 0: set it with mlxconfig and cold boot"
@@ -275,6 +290,9 @@ impl Table {
                  exclude hot-plug in this generation",
                 bounds.limits.static_pfs, bounds.limits.vfs_per_pf
             );
+        }
+        if let Some((host, slots)) = host.and_then(|host| Some((host, self.bounds.hosts.get(host)?))) {
+            return format!("no free slot: all {} of host {host:?} are taken: unplug one", slots.len());
         }
         let taken = self.functions.keys().filter(|place| matches!(place, Place::Slot(_))).count();
         format!(
@@ -298,5 +316,80 @@ impl Table {
                 .map_or_else(|| "the controller".to_owned(), |(place, ..)| ids::vuid(place).to_string())
         };
         format!("SF {number} of {port} is in use by {by}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use virtnet_model::{Mtu, Uplink};
+
+    use super::*;
+    use crate::limits::Bounds;
+    use crate::{DeviceState, EngineConfig, Profile};
+
+    fn table(hosts: &[(&str, &[u16])]) -> Table {
+        let firmware = [
+            ("VIRTIO_NET_EMULATION_ENABLE", "1"),
+            ("PCI_SWITCH_EMULATION_ENABLE", "1"),
+            ("PCI_SWITCH_EMULATION_NUM_PORT", "3"),
+            ("VIRTIO_NET_EMULATION_NUM_MSIX", "4"),
+            ("PF_TOTAL_SF", "8"),
+        ];
+        let firmware = firmware.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let slots = |slots: &[u16]| slots.iter().copied().collect::<BTreeSet<_>>();
+        let device = DeviceState {
+            profile: Profile {
+                firmware: [(EswitchPort::P0, firmware)].into(),
+                base_mac: Mac::local([0; 5]),
+                max_virtq: 16,
+                max_queue_size: QueueSize::try_from(256).unwrap(),
+                features: Features::controller_default(),
+                host_io_space: 0,
+                hosts: hosts.iter().map(|(name, of)| ((*name).to_owned(), slots(of))).collect(),
+            },
+            uplink_mtus: [(Uplink::P0, 1500)].into(),
+            functions: BTreeMap::new(),
+            sfs: BTreeMap::new(),
+        };
+        let config = EngineConfig { uplinks: crate::UplinkMode::Single, ..EngineConfig::default() };
+        let bounds = Bounds::new(&device, &config).unwrap();
+        Table::new(config, bounds, device)
+    }
+
+    /// The slot that a function on this host has, or why it has none.
+    fn slot(table: &Table, host: Option<&str>) -> Result<u16, String> {
+        let request = HotplugRequest {
+            uplink: Uplink::P0,
+            mac: Mac::local([0, 0, 0, 0, 1]),
+            mtu: Mtu::DEFAULT,
+            max_queues: 3,
+            queue_size: QueueSize::try_from(256).unwrap(),
+            num_msix: None,
+            features: None,
+            transitional: false,
+            sf_number: None,
+            host: host.map(str::to_owned),
+        };
+        table.admit(&request).map(|plan| plan.slot).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn a_function_has_a_slot_of_its_host() {
+        let nameless = table(&[]);
+        assert_eq!(slot(&nameless, None), Ok(0));
+        assert!(slot(&nameless, Some("a")).unwrap_err().contains("serves one host, which has no name"));
+        let one = table(&[("a", &[0, 1, 2])]);
+        assert_eq!((slot(&one, None), slot(&one, Some("a"))), (Ok(0), Ok(0)));
+        let several = table(&[("a", &[0, 1]), ("b", &[2]), ("c", &[])]);
+        assert_eq!([None, Some("a"), Some("b")].map(|host| slot(&several, host)), [Ok(0), Ok(0), Ok(2)]);
+        for (host, part) in [
+            (Some("d"), "no host \"d\": there are a, b, c"),
+            (Some("c"), "no free slot: all 0 of host \"c\" are taken"),
+        ] {
+            let why = slot(&several, host).unwrap_err();
+            assert!(why.contains(part), "{why}");
+        }
     }
 }

@@ -91,6 +91,7 @@ mod tests {
                 max_queue_size: QueueSize::try_from(256).unwrap(),
                 features: Features::controller_default(),
                 host_io_space: 0,
+                hosts: BTreeMap::new(),
             },
             uplink_mtus: [(Uplink::P0, 1500)].into(),
             functions: BTreeMap::new(),

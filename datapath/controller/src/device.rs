@@ -1,6 +1,6 @@
 //! The trait [`DeviceModel`]: what hardware, firmware and kernel do for a virtio-net controller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -135,6 +135,9 @@ pub struct Profile {
     pub features: Features,
     /// Bytes of I/O port space that the host gives the emulated switch (`/proc/ioports`).
     pub host_io_space: u32,
+    /// The hosts that have names, each with its slots. Empty: there is one, which has none, and all slots are its.
+    #[serde(default)]
+    pub hosts: BTreeMap<String, BTreeSet<u16>>,
 }
 
 /// All that a device reports at one moment.

@@ -1,6 +1,6 @@
 //! From firmware and configuration to limits: [`Bounds`]. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use virtnet_model::{
     EswitchPort, Features, FirmwareValues, Generation, Limits, Mac, PartError, SfBudget, TransitionalLimits,
@@ -31,6 +31,8 @@ pub(crate) struct Bounds {
     pub(crate) vf_default_msix: u16,
     /// MSI-X vectors that the VFs of one PF share; `None`: each has its own.
     pub(crate) vf_msix_pool: Option<u32>,
+    /// The slots of hosts that have names; empty: all are the one host's.
+    pub(crate) hosts: BTreeMap<String, BTreeSet<u16>>,
     /// MAC of static PF 0.
     pub(crate) mac_base: Mac,
     /// Configured MACs of VFs.
@@ -144,6 +146,7 @@ impl Bounds {
             num_port,
             vf_default_msix,
             vf_msix_pool,
+            hosts: profile.hosts.clone(),
             mac_base,
             vf_macs: config.vf.macs,
             default_features,

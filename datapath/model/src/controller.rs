@@ -33,7 +33,7 @@ pub struct HotplugRequest {
     pub transitional: bool,
     /// The SF's number; `None`: the next free from 2000.
     pub sf_number: Option<SfNumber>,
-    /// Which of several hosts; `None`: the only one.
+    /// Which of several hosts; `None`: the first.
     pub host: Option<String>,
 }
 

@@ -120,6 +120,7 @@ impl World {
                 max_queue_size: self.config.max_queue_size,
                 features: self.config.features.clone(),
                 host_io_space: self.config.host_io_space,
+                hosts: BTreeMap::new(),
             },
             uplink_mtus: self.device.uplink_mtus.clone(),
             functions: self.device.functions.clone(),
