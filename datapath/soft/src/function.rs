@@ -240,8 +240,9 @@ impl Task {
                 },
             }
         };
-        // The socket is gone before whoever asked for it is told.
+        // The socket is gone before whoever asked for it is told, and the TAP is not held here any more.
         drop(source);
+        drop(self);
         if let Some(done) = done {
             let _ = done.send(());
         }

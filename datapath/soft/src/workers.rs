@@ -301,6 +301,8 @@ impl Process {
         let child = Command::new(&program.path)
             .args(&program.arguments)
             .stdin(Stdio::from(theirs))
+            // Ctrl-C on a terminal is for the supervisor, which ends it in order.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
         // SAFETY: an owned descriptor is the same and open as long as it lives.
