@@ -6,6 +6,7 @@ use std::fmt::LowerHex;
 use std::path::Path;
 
 use serde::Serialize;
+use virtnet_controller::Settings;
 use virtnet_model::{
     Bdf, Feature, Features, Function, FunctionId, FunctionKind, IfName, Mac, Mtu, PfId, QueueSize, SfNumber,
     VfId, Vuid,
@@ -66,6 +67,9 @@ struct Details<'a> {
     driver_loaded: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     socket: Option<&'a Path>,
+    /// By which a QEMU has the function, where a front end connects to its socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    qemu_arguments: Option<Vec<String>>,
     #[serde(rename = "enabled-queues-info", skip_serializing_if = "Option::is_none")]
     queues: Option<Vec<Queue>>,
 }
@@ -131,10 +135,26 @@ impl<'a> Device<'a> {
             driver_features: function.negotiated.as_ref().map(FeatureSet::of),
             driver_loaded: function.driver.in_use,
             socket: function.socket.as_deref(),
+            qemu_arguments: qemu_arguments(function),
             queues,
         };
         Self { details: Some(details), ..Self::of(function, ifindex) }
     }
+}
+
+/// The arguments by which a QEMU has a function with a socket; `None`: it has none, or is none that QEMU can present.
+fn qemu_arguments(function: &Function) -> Option<Vec<String>> {
+    let settings = Settings {
+        mac: function.mac,
+        mtu: function.mtu,
+        max_queues: function.max_queues,
+        queue_size: function.max_queue_size,
+        num_msix: function.num_msix,
+        features: function.features.clone(),
+        transitional: function.transitional,
+    };
+    let name = function.vuid.as_str().to_lowercase();
+    virtnet_qemu_host::arguments(&name, &settings, function.socket.as_deref()?).ok()
 }
 
 /// What a register has that names no MSI-X vector (virtio 1.2, section 4.1.5.1.2).
@@ -216,9 +236,20 @@ mod tests {
             "sf_rep_net_ifindex",
             "driver_features",
             "socket",
+            "qemu_arguments",
         ] {
             assert!(value.get(absent).is_none(), "{absent}");
         }
         assert_eq!(value["driver_loaded"], false);
+    }
+
+    #[test]
+    fn a_function_with_a_socket_is_told_with_what_a_qemu_needs() {
+        let function = Function { socket: Some("/run/s".into()), ..function() };
+        let value = serde_json::to_value(Device::in_full(&function, None, &|_| None)).unwrap();
+        let lines: Vec<_> =
+            value["qemu_arguments"].as_array().unwrap().iter().filter_map(|line| line.as_str()).collect();
+        assert_eq!(lines[0], "-chardev");
+        assert!(lines[1].starts_with("socket,id=vnets0d0f2vf1-chr,path=/run/s"), "{lines:?}");
     }
 }

@@ -1,5 +1,8 @@
 //! `virtnetd`: arguments, telemetry and wiring.
 
+#[cfg(feature = "soft")]
+mod soft;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,6 +28,7 @@ const EXAMPLES: &str = "\
 Examples:
   virtnetd --device sim --socket /tmp/virtnetd.sock       A simulated DPU
   virtnetd --device sim --config virtnet.conf             At the socket that virtnet and the unit have by default
+  virtnetd --device soft --soft-config soft.yaml          A DPU in software, for guests of QEMU
   virtnetd host sriov 0 2                                 The simulated host makes two VFs of PF 0
   virtnetd check virtnet.conf                             What is wrong with a file, by line and key
 
@@ -72,12 +76,18 @@ struct Serve {
     /// Each representor is a TAP in the network namespace of this process
     #[arg(long)]
     sim_taps: bool,
+    #[cfg(feature = "soft")]
+    #[command(flatten)]
+    soft: soft::SoftArguments,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Device {
     /// A simulated DPU with its host, in memory: gone with this process
     Sim,
+    /// A DPU in software: its functions are for guests of QEMU, its representors TAPs of this process's network namespace
+    #[cfg(feature = "soft")]
+    Soft,
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,6 +102,14 @@ enum Command {
     /// What virtnetd starts by itself
     #[command(hide = true)]
     Worker,
+    /// What virtnetd starts by itself, to move the packets of functions in software
+    #[cfg(feature = "soft")]
+    #[command(hide = true, name = soft::WORKER)]
+    SoftWorker {
+        /// How many threads
+        #[arg(long)]
+        threads: usize,
+    },
 }
 
 fn main() -> ExitCode {
@@ -108,6 +126,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments, log: LogLevel) -> anyhow::Result<()> {
     let Arguments { logs, serve, command } = arguments;
+    #[cfg(feature = "soft")]
+    if let Some(Command::SoftWorker { threads }) = command {
+        return soft::work(threads);
+    }
     // Before there are threads, since it takes them out of the environment.
     let left = command.is_none().then(Left::from_environment).unwrap_or_default();
     let mut builder = match command {
@@ -131,6 +153,8 @@ fn run(arguments: Arguments, log: LogLevel) -> anyhow::Result<()> {
                 Ok(Client::connect(&host.socket).call::<()>(method, &params).await?)
             }
             Some(Command::Check { file }) => read_conf(Some(&file)).map(|_| ()),
+            #[cfg(feature = "soft")]
+            Some(Command::SoftWorker { .. }) => unreachable!("it needs no runtime and was run before"),
         }
     })
 }
@@ -145,52 +169,56 @@ fn end_by_panic() {
 }
 
 async fn run_parent(serve: Serve, logs: LogArguments, log: LogLevel, mut left: Left) -> anyhow::Result<()> {
-    let Serve {
-        device: _,
-        config,
-        socket,
-        recovery_dir,
-        sim_firmware,
-        sim_mac,
-        sim_bond,
-        sim_no_drivers,
-        sim_taps,
-    } = serve;
     let wishes = wishes()?;
     let program = std::env::current_exe().context("finding this program")?;
-    let (conf, Conf { engine, rdma_devices, recovery }) = read_conf(config.as_deref())?;
-    let recovery = recovery_dir.filter(|_| recovery).map(recovery::Settings::new);
-    let firmware = FirmwareConfig::guide_with(&sim_firmware).context("reading --sim-firmware")?;
-    let default = SimConfig::default();
-    let sim = SimConfig {
-        firmware,
-        engine,
-        rdma_devices,
-        bonded: sim_bond,
-        autoprobe: !sim_no_drivers,
-        base_mac: sim_mac.unwrap_or(default.base_mac),
-        ..default
-    };
-    let listening = socket::listen(&socket, left.clients(&socket))?;
-    let netdevs = sim_taps.then(|| Arc::new(Taps::new(None)) as Arc<dyn Netdevs>);
-    let sim = Sim::device_only(sim, netdevs);
-    tracing::info!(socket = %socket.display(), "serves a SIMULATED DPU");
+    let (conf, parsed) = read_conf(serve.config.as_deref())?;
+    let listening = socket::listen(&serve.socket, left.clients(&serve.socket))?;
+    let recovery = serve.recovery_dir.clone().filter(|_| parsed.recovery).map(recovery::Settings::new);
     let log_arguments = logs.to_arguments();
-    let worker = watch::Sender::new(None);
-    let patience = Patience::default();
+    let device: virtnetd::device::Device = match serve.device {
+        #[cfg(feature = "soft")]
+        Some(Device::Soft) => {
+            let device = serve.soft.start(&program, &log_arguments, recovery.is_some()).await?.into();
+            tracing::info!(socket = %serve.socket.display(), "serves a DPU in software");
+            device
+        }
+        Some(Device::Sim) | None => {
+            let device = simulated(&serve, parsed)?.into();
+            tracing::info!(socket = %serve.socket.display(), "serves a SIMULATED DPU");
+            device
+        }
+    };
     let config = Config {
         conf,
-        conf_file: config,
+        conf_file: serve.config,
         program,
         listening,
         left,
         recovery,
         log_arguments,
         log,
-        worker,
-        patience,
+        worker: watch::Sender::new(None),
+        patience: Patience::default(),
     };
-    parent::run(config, sim, wishes).await
+    parent::run(config, device, wishes).await
+}
+
+/// A simulated DPU as the arguments say.
+fn simulated(serve: &Serve, conf: Conf) -> anyhow::Result<Sim> {
+    let Conf { engine, rdma_devices, recovery: _ } = conf;
+    let firmware = FirmwareConfig::guide_with(&serve.sim_firmware).context("reading --sim-firmware")?;
+    let default = SimConfig::default();
+    let config = SimConfig {
+        firmware,
+        engine,
+        rdma_devices,
+        bonded: serve.sim_bond,
+        autoprobe: !serve.sim_no_drivers,
+        base_mac: serve.sim_mac.unwrap_or(default.base_mac),
+        ..default
+    };
+    let netdevs = serve.sim_taps.then(|| Arc::new(Taps::new(None)) as Arc<dyn Netdevs>);
+    Ok(Sim::device_only(config, netdevs))
 }
 
 /// The text of virtnet.conf, and what it says.

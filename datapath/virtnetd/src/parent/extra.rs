@@ -12,7 +12,6 @@ use virtnet_controller::conf::Conf;
 use virtnet_model::{ControllerState, PartError};
 use virtnet_rpc::method::{self, Health, Level, Log, Validate, Validated, Version};
 use virtnet_rpc::{Extra, Fault, raw, read};
-use virtnet_sim::Sim;
 use virtnet_telemetry::LogLevel;
 
 use super::Shared;
@@ -21,9 +20,10 @@ use super::device::keep;
 use super::program::Program;
 use super::upstream::Upstream;
 use super::workers::Handle;
+use crate::device::Device;
 use crate::host;
 
-/// Logs, versions, restarts, the service's own state, and the simulated host.
+/// Logs, versions, restarts, the service's own state, and what the device can do beyond a controller's.
 #[derive(Debug)]
 pub(super) struct Methods {
     pub(super) shared: Arc<Shared>,
@@ -34,7 +34,7 @@ pub(super) struct Methods {
     pub(super) conf: Arc<Source>,
     /// Where the program is that is installed.
     pub(super) installed: PathBuf,
-    pub(super) sim: Sim,
+    pub(super) device: Device,
     pub(super) log: LogLevel,
 }
 
@@ -126,7 +126,7 @@ impl Extra for Methods {
                 raw(&())
             }
             _ => {
-                let done = host::call(&self.sim, method, params).await;
+                let done = self.device.call(method, params).await;
                 if method == host::POWER_CYCLE && done.is_ok() {
                     // The controller went down with its DPU, and whatever it had kept.
                     keep(self.shared.store.forget_vfs());

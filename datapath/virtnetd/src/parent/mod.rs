@@ -23,9 +23,9 @@ use virtnet_controller::conf::{Conf, RdmaDevices};
 use virtnet_controller::{DeviceModel, Notifier};
 use virtnet_model::Controller;
 use virtnet_rpc::Server;
-use virtnet_sim::Sim;
 use virtnet_telemetry::LogLevel;
 
+use crate::device::Device;
 use crate::recovery::{self, Recovery};
 use crate::socket::Listening;
 use crate::store::{Left, Store};
@@ -86,16 +86,21 @@ struct Shared {
     condition: Condition,
 }
 
-/// Serves a simulated DPU until it is asked to stop. What could not be cleared away then is told.
+/// Serves a device until it is asked to stop. What could not be cleared away then is told.
 ///
 /// # Errors
 /// Where the end was not in good order.
-pub async fn run(config: Config, sim: Sim, mut wishes: mpsc::Receiver<Wish>) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    device: impl Into<Device>,
+    mut wishes: mpsc::Receiver<Wish>,
+) -> anyhow::Result<()> {
+    let device = device.into();
     let Config { conf, conf_file, program, listening, left, recovery, log_arguments, log, worker, patience } =
         config;
     let Listening { listener, file } = listening;
     let shared = Arc::new(Shared {
-        device: sim.device(),
+        device: device.model(),
         store: Store::open(left, listener.as_fd())?,
         notifier: Notifier::new(),
         condition: Condition::default(),
@@ -117,6 +122,7 @@ pub async fn run(config: Config, sim: Sim, mut wishes: mpsc::Receiver<Wish>) -> 
         Arc::clone(&shared),
         worker,
         patience,
+        device.clone(),
     );
     let upstream = Arc::new(Upstream::new(workers.state(), Arc::clone(&shared)));
     let methods = Arc::new(Methods {
@@ -126,7 +132,7 @@ pub async fn run(config: Config, sim: Sim, mut wishes: mpsc::Receiver<Wish>) -> 
         worker: worker_now,
         conf,
         installed: program,
-        sim,
+        device: device.clone(),
         log,
     });
     let server = Server::new(listener, Arc::<Upstream>::clone(&upstream), methods);
@@ -180,6 +186,7 @@ pub async fn run(config: Config, sim: Sim, mut wishes: mpsc::Receiver<Wish>) -> 
             ended.unwrap_or_else(|_| anyhow::bail!("the controller did not end within {} s", LAST.as_secs()))
         }
     };
+    device.close().await;
     shared.store.close();
     drop(file);
     ended

@@ -18,6 +18,7 @@ use super::conf::Source;
 use super::device::attend;
 use super::program::{Program, Spawned};
 use super::update::Updates;
+use crate::device::Device;
 use crate::wire::{self, End, Start};
 
 /// How long there is none after a worker ended by itself. Where it never served, the wait doubles up to [`LAST_WAIT`].
@@ -89,6 +90,8 @@ pub(super) struct Workers {
     conf: Arc<Source>,
     shared: Arc<Shared>,
     patience: Patience,
+    /// Has a part of its own that a live update renews.
+    device: Device,
     state: watch::Sender<State>,
     /// The process of the worker of now.
     process: watch::Sender<Option<u32>>,
@@ -120,10 +123,11 @@ impl Workers {
         shared: Arc<Shared>,
         process: watch::Sender<Option<u32>>,
         patience: Patience,
+        device: Device,
     ) -> Self {
         let handle = Handle { restart: Arc::default(), updates: Arc::default(), log: Arc::default() };
         let state = watch::Sender::new(State::Starting);
-        Self { installed, arguments, conf, shared, patience, state, process, handle }
+        Self { installed, arguments, conf, shared, patience, device, state, process, handle }
     }
 
     pub(super) fn state(&self) -> watch::Receiver<State> {
@@ -249,6 +253,7 @@ impl Workers {
         self.state.send_replace(State::Up(caller.clone()));
         served.store(true, Ordering::Relaxed);
         if is_update {
+            self.device.update(&self.installed).await;
             self.handle.updates.end(Ok(()));
         }
         self.shared.notifier.notify();

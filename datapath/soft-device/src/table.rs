@@ -1,0 +1,171 @@
+//! What is known of the device: [`Table`]. Whatever changes it tells those who watch, in order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use virtnet_controller::{
+    DeviceEvent, DeviceState, DeviceWatch, Emulated, Emulation, Place, Profile, Sf, SfKey,
+};
+use virtnet_model::Uplink;
+use virtnet_qemu_host::Seen;
+use virtnet_soft::{Function, State, Tap};
+
+/// The back end of a function, and the task that follows its driver.
+#[derive(Debug)]
+pub(crate) struct BackEnd {
+    pub(crate) function: Arc<Function>,
+    pub(crate) follower: AbortHandle,
+}
+
+impl Drop for BackEnd {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+/// A function.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) emulated: Emulated,
+    /// `None`: no controller has configured it, or it has no SF.
+    pub(crate) back_end: Option<BackEnd>,
+    /// It is to go, and its guest has not let go of it yet.
+    pub(crate) leaving: bool,
+}
+
+/// An SF and its representor, which stays for as long as this is held.
+#[derive(Debug)]
+pub(crate) struct HeldSf {
+    pub(crate) sf: Sf,
+    pub(crate) tap: Arc<Tap>,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub(crate) struct Table {
+    profile: Profile,
+    uplink_mtus: BTreeMap<Uplink, u32>,
+    functions: BTreeMap<Place, Held>,
+    sfs: BTreeMap<SfKey, HeldSf>,
+    watchers: Vec<mpsc::UnboundedSender<DeviceEvent>>,
+}
+
+impl Table {
+    pub(crate) fn new(profile: Profile, uplink_mtus: BTreeMap<Uplink, u32>) -> Self {
+        Self { profile, uplink_mtus, functions: BTreeMap::new(), sfs: BTreeMap::new(), watchers: Vec::new() }
+    }
+
+    pub(crate) fn watch(&mut self) -> DeviceWatch {
+        let (sender, events) = mpsc::unbounded_channel();
+        self.watchers.push(sender);
+        let functions = self.functions.iter().map(|(place, held)| (*place, held.emulated.clone())).collect();
+        let sfs = self.sfs.iter().map(|(key, held)| (*key, held.sf.clone())).collect();
+        let state = DeviceState {
+            profile: self.profile.clone(),
+            uplink_mtus: self.uplink_mtus.clone(),
+            functions,
+            sfs,
+        };
+        DeviceWatch { state, events }
+    }
+
+    fn emit(&mut self, event: &DeviceEvent) {
+        self.watchers.retain(|watcher| watcher.send(event.clone()).is_ok());
+    }
+
+    pub(crate) fn has_uplink(&self, uplink: Uplink) -> bool {
+        self.uplink_mtus.contains_key(&uplink)
+    }
+
+    pub(crate) fn sf(&self, key: SfKey) -> Option<&HeldSf> {
+        self.sfs.get(&key)
+    }
+
+    /// The function behind which an SF is.
+    pub(crate) fn user_of(&self, key: SfKey) -> Option<Place> {
+        let uses =
+            |held: &Held| held.emulated.emulation.as_ref().and_then(|emulation| emulation.sf) == Some(key);
+        self.functions.iter().find(|(_, held)| uses(held)).map(|(place, _)| *place)
+    }
+
+    pub(crate) fn add_sf(&mut self, key: SfKey, held: HeldSf) {
+        let event = DeviceEvent::Sf(key, Some(held.sf.clone()));
+        self.sfs.insert(key, held);
+        self.emit(&event);
+    }
+
+    pub(crate) fn remove_sf(&mut self, key: SfKey) {
+        self.sfs.remove(&key);
+        self.emit(&DeviceEvent::Sf(key, None));
+    }
+
+    pub(crate) fn function(&self, place: Place) -> Option<&Held> {
+        self.functions.get(&place)
+    }
+
+    /// The places of all functions.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        self.functions.keys().copied().collect()
+    }
+
+    /// A function is there that was not.
+    pub(crate) fn add(&mut self, place: Place, held: Held) {
+        let event = DeviceEvent::Function(place, Some(held.emulated.clone()));
+        self.functions.insert(place, held);
+        self.emit(&event);
+    }
+
+    /// A function is not there any more. Whoever watches is told.
+    pub(crate) fn remove(&mut self, place: Place) {
+        if self.functions.remove(&place).is_some() {
+            self.emit(&DeviceEvent::Function(place, None));
+        }
+    }
+
+    /// Takes the back end of a function, to be closed: nothing that its driver does is taken in any more.
+    pub(crate) fn take_back_end(&mut self, place: Place) -> Option<BackEnd> {
+        self.functions.get_mut(&place)?.back_end.take()
+    }
+
+    pub(crate) fn set_leaving(&mut self, place: Place) {
+        if let Some(held) = self.functions.get_mut(&place) {
+            held.leaving = true;
+        }
+    }
+
+    /// Changes what is known of a function, and tells it where it is another then.
+    pub(crate) fn edit(&mut self, place: Place, edit: impl FnOnce(&mut Emulated)) {
+        let Some(held) = self.functions.get_mut(&place) else { return };
+        let before = held.emulated.clone();
+        edit(&mut held.emulated);
+        if held.emulated != before {
+            let event = DeviceEvent::Function(place, Some(held.emulated.clone()));
+            self.emit(&event);
+        }
+    }
+
+    /// A function has another back end, and these settings.
+    pub(crate) fn configured(&mut self, place: Place, emulation: &Emulation, back_end: Option<BackEnd>) {
+        if let Some(held) = self.functions.get_mut(&place) {
+            held.back_end = back_end;
+        }
+        self.edit(place, |emulated| emulated.emulation = Some(emulation.clone()));
+    }
+}
+
+/// Takes in what a back end has seen of its driver. Behind a socket, nothing else tells whether a machine has the function.
+pub(crate) fn see_driver(emulated: &mut Emulated, state: &State, by_socket: bool) {
+    emulated.driver.in_use = state.in_use;
+    emulated.negotiated.clone_from(&state.negotiated);
+    if by_socket && emulated.bdf.is_none() {
+        emulated.driver.seen = state.connected;
+    }
+}
+
+/// Takes in what is seen of a function on a host's bus.
+pub(crate) fn see_bus(emulated: &mut Emulated, seen: Option<&Seen>) {
+    emulated.bdf = seen.and_then(|seen| seen.bdf);
+    emulated.driver.seen = emulated.bdf.is_some();
+}
