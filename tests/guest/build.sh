@@ -49,6 +49,8 @@ if [ ! -e "$initramfs" ]; then
     done | awk '$2 == "=>" { print $3 }' | sort -u | while read -r library; do
         cp -L "$library" "$tree/usr/lib/"
     done
+    # The C library loads it by itself when a thread is cancelled, as iperf3 does.
+    cp -L "$libraries/libgcc_s.so.1" "$tree/usr/lib/"
     for module in "${modules[@]}"; do
         file=$(find "$root/usr/lib/modules" -name "$module.ko*" -print -quit)
         case $file in
