@@ -48,13 +48,12 @@ impl Folder {
         names.sort_by_key(|name| (name.len(), name.clone()));
         let mut folder = Self { path: path.to_owned(), written: BTreeMap::new(), syncs };
         let mut records = Records::new();
-        let stale = match fs::read(path.join(stamp::FILE)) {
-            Ok(text) => match serde_json::from_slice::<Stamp>(&text) {
-                Ok(then) => then.staleness(now),
-                Err(error) => Some(format!("what they are of can't be read: {}: {error}", stamp::FILE)),
-            },
-            Err(error) if error.kind() == ErrorKind::NotFound && names.is_empty() => None,
-            Err(error) => Some(format!("what they are of can't be read: {}: {error}", stamp::FILE)),
+        let then = read(&path.join(stamp::FILE));
+        let then =
+            then.and_then(|text| serde_json::from_slice::<Stamp>(&text).map_err(|error| error.to_string()));
+        let stale = match then {
+            Ok(then) => then.staleness(now),
+            Err(why) => Some(format!("what they are of can't be read: {}: {why}", stamp::FILE)),
         };
         if let Some(why) = stale.filter(|_| !names.is_empty()) {
             folder.set_aside(&names, &why)?;

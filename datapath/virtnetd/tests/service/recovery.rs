@@ -272,6 +272,26 @@ async fn what_is_no_file_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stamp_that_is_a_pipe_sets_aside_what_nobody_can_tell_the_age_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = service(&dpu(&[]), folder.path(), "one").await;
+    first.client.hotplug(&request(1)).await.unwrap();
+    until_files(folder.path(), "all are written", |files| files.len() == 4 + 1).await;
+    first.kill();
+    let stamp = folder.path().join(".stamp");
+    std::fs::remove_file(&stamp).unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(&stamp).status();
+    assert!(pipe.unwrap().success());
+
+    let second = service(&dpu(&[]), folder.path(), "one").await;
+    assert!(!second.state().await.functions.values().any(|function| function.mac == mac(1)));
+    let (reasons, names) = aside(folder.path());
+    assert_eq!(names.len(), 4 + 1);
+    assert!(reasons.iter().all(|why| why.contains(".stamp: it is no file")), "{reasons:?}");
+    assert!(stamp.is_file(), "the next start knows what they are of");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_ends_in_the_middle_of_recovery_costs_no_function() {
     let folder = tempfile::tempdir().unwrap();
     let first = service(&dpu(&[]), folder.path(), "one").await;
