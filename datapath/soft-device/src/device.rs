@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use tokio::task::AbortHandle;
 use virtnet_controller::{DeviceModel, DeviceWatch, Emulation, Place, Sf, SfKey};
 use virtnet_model::{Moderation, PartError, QueueState, Refusal, SfNumber, Uplink, representor_name};
+use virtnet_netlink::{NetlinkLinks, Representors};
 use virtnet_qemu_host::{Bus, ConfigError as HostError};
 use virtnet_soft::{Carries, Function, Program, ReplaceError, Socket, Tap, Workers};
 
 use crate::config::SoftConfig;
-use crate::table::{BackEnd, Held, HeldSf, Table, see_bus, see_driver};
-use crate::{hosts, profile, queues};
+use crate::table::{BackEnd, Held, HeldSf, Table};
+use crate::{hosts, links, profile, queues};
 
 /// The RDMA device that SFs are said to be made on: there is none.
 const PARENT: &str = "soft0";
@@ -70,6 +71,9 @@ pub enum StartError {
         #[source]
         source: HostError,
     },
+    /// What happens to representors can't be followed.
+    #[error("opening a socket of rtnetlink, to follow representors")]
+    Links(#[source] std::io::Error),
 }
 
 impl SoftDevice {
@@ -77,7 +81,7 @@ impl SoftDevice {
     /// are in the network namespace of the threads of the runtime that it is called in.
     ///
     /// # Errors
-    /// Where the folder of the sockets can't be made.
+    /// Where the folder of the sockets can't be made, or the kernel refuses a socket of rtnetlink.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -104,6 +108,9 @@ impl SoftDevice {
             followers: Mutex::default(),
             places: Mutex::default(),
         });
+        let representors = NetlinkLinks::open(Representors::Taps).map_err(StartError::Links)?;
+        let following = links::follow(Arc::downgrade(&shared), representors);
+        lock(&shared.followers).push(tokio::spawn(following).abort_handle());
         for (name, bus) in &shared.buses {
             let following = hosts::follow(Arc::downgrade(&shared), name.clone(), bus.watch());
             lock(&shared.followers).push(tokio::spawn(following).abort_handle());
@@ -226,14 +233,12 @@ impl Shared {
             .function(place)
             .and_then(|held| held.back_end.as_ref())
             .map(|back_end| back_end.function.watch());
-        table.edit(place, |emulated| {
-            if let Some(bus) = &bus {
-                see_bus(emulated, bus.state().borrow().functions.get(&place));
-            }
-            if let Some(state) = &state {
-                see_driver(emulated, &state.borrow(), !plugged);
-            }
-        });
+        if let Some(bus) = &bus {
+            table.see_bus(place, bus.state().borrow().functions.get(&place));
+        }
+        if let Some(state) = &state {
+            table.see_driver(place, &state.borrow(), !plugged);
+        }
     }
 
     async fn configure(self: &Arc<Self>, place: Place, emulation: &Emulation) -> Result<(), PartError> {
@@ -277,6 +282,7 @@ impl Shared {
             }
         }
         self.look_at(place);
+        links::set(self, place);
         Ok(())
     }
 
@@ -299,7 +305,7 @@ impl Shared {
         })?;
         let sf =
             Sf { parent: PARENT.to_owned(), rdma_device: None, representor, foreign: false, vhca_id: None };
-        table.add_sf(key, HeldSf { sf, tap: Arc::new(tap) });
+        table.add_sf(key, HeldSf { sf, tap: Arc::new(tap), up: false });
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use virtnet_qemu_host::{BusEvent, BusWatch, Connection, Seen};
 use virtnet_soft::State;
 
 use crate::device::Shared;
-use crate::table::{see_bus, see_driver};
+use crate::links;
 
 /// Takes in what is seen on a host's bus, until the device ends.
 pub(crate) async fn follow(shared: Weak<Shared>, host: String, watch: BusWatch) {
@@ -42,10 +42,13 @@ fn take_in(shared: &Arc<Shared>, place: Place, seen: Option<&Seen>) {
             let shared = Arc::clone(shared);
             tokio::spawn(async move { shared.take_out_left(slot).await });
         }
-        _ => shared.table().edit(place, |emulated| see_bus(emulated, seen)),
+        _ => shared.table().see_bus(place, seen),
     }
-    if let (Place::Slot(slot), None, true) = (place, seen, held) {
-        plug_anew(shared, slot);
+    match (place, seen) {
+        (Place::Slot(slot), None) if held => plug_anew(shared, slot),
+        // QEMU has made it with a link.
+        (Place::Static(_), Some(_)) => links::set(shared, place),
+        _ => {}
     }
 }
 
@@ -77,7 +80,7 @@ pub(crate) async fn follow_driver(shared: Weak<Shared>, place: Place, mut state:
                 fault.clone_from(&now.fault);
             }
             let plugged = shared.is_plugged(place);
-            shared.table().edit(place, |emulated| see_driver(emulated, &now, !plugged));
+            shared.table().see_driver(place, &now, !plugged);
             if let Some(bus) = shared.bus(place) {
                 // Of a driver that comes or goes QEMU tells nothing.
                 bus.look();

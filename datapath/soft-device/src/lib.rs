@@ -8,6 +8,7 @@
 //! | `table` | what is known of functions and SFs, and who is told of it; no waiting in there |
 //! | `device` | [`SoftDevice`]: what a controller asks for, done |
 //! | `slot` | functions in slots: plugged, unplugged, replaced |
+//! | `links` | functions' links, which follow their representors |
 //! | `hosts` | what hosts and drivers do by themselves, taken in |
 //! | `queues` | a function's queues as a controller tells of them |
 //!
@@ -25,6 +26,7 @@
 mod config;
 mod device;
 mod hosts;
+mod links;
 mod profile;
 mod queues;
 mod slot;

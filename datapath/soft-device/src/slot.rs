@@ -9,6 +9,7 @@ use virtnet_qemu_host::{Backend, Bus, BusError, Connection};
 use virtnet_soft::{Function, FunctionError};
 
 use crate::device::Shared;
+use crate::links;
 use crate::table::Held;
 
 impl Shared {
@@ -30,8 +31,9 @@ impl Shared {
             return Err(PartError::failed(format!("{doing}: it is taken")));
         }
         let function = self.open(&doing, place, emulation)?;
+        let up = self.table().is_up(emulation.sf);
         if let Some(bus) = self.bus(place)
-            && let Err(error) = self.put_in(&bus, slot, &emulation.settings).await
+            && let Err(error) = self.put_in(&bus, slot, &emulation.settings, up).await
         {
             function.close().await;
             return Err(error.into());
@@ -39,19 +41,20 @@ impl Shared {
         let socket = (!self.is_plugged(place)).then(|| self.socket(place));
         let emulated = Emulated { emulation: Some(emulation.clone()), socket, ..Emulated::default() };
         let back_end = self.back_end(place, function);
-        self.table().add(place, Held { emulated, back_end: Some(back_end), leaving: false });
+        self.table().add(place, Held { emulated, back_end: Some(back_end), leaving: false, down: !up });
         self.look_at(place);
+        links::set(self, place);
         Ok(())
     }
 
     /// Puts a function in a slot of a host that runs. One that is off has it when it comes.
-    async fn put_in(&self, bus: &Bus, slot: u16, settings: &Settings) -> Result<(), BusError> {
+    async fn put_in(&self, bus: &Bus, slot: u16, settings: &Settings, up: bool) -> Result<(), BusError> {
         let backend = self.listening(Place::Slot(slot));
         bus.fits(slot, settings, &backend)?;
         if self.is_off(bus).await {
             return Ok(());
         }
-        bus.replace(slot, settings, &backend, true, self.config.patience()).await.map(drop)
+        bus.replace(slot, settings, &backend, up, self.config.patience()).await.map(drop)
     }
 
     /// Whether no QEMU runs, so that nothing is in its slots. Of one that has just ended, or that was not asked yet, this is known a
@@ -113,16 +116,13 @@ impl Shared {
             return function.configure(settings, self.carries).await.map_err(failed);
         }
         bus.unplug(slot, self.config.patience()).await?;
-        let replaced = async {
+        let put = async |settings: &Settings| {
             function.configure(settings, self.carries).await.map_err(failed)?;
-            bus.plug(slot, settings, &backend, true).await.map(drop).map_err(PartError::from)
+            let up = self.table().tell_link(place);
+            bus.plug(slot, settings, &backend, up).await.map(drop).map_err(PartError::from)
         };
-        let Err(error) = replaced.await else { return Ok(()) };
-        let restored = async {
-            function.configure(before, self.carries).await.map_err(failed)?;
-            bus.plug(slot, before, &backend, true).await.map(drop).map_err(PartError::from)
-        };
-        if let Err(error) = restored.await {
+        let Err(error) = put(settings).await else { return Ok(()) };
+        if let Err(error) = put(before).await {
             tracing::error!(%place, %error, "a function that was to be replaced is off its bus until its host comes anew");
         }
         Err(error)
@@ -147,7 +147,8 @@ impl Shared {
             held.emulated.emulation.as_ref().map(|emulation| emulation.settings.clone())
         };
         let Some(settings) = settings else { return };
-        match bus.plug(slot, &settings, &self.listening(place), true).await {
+        let up = self.table().tell_link(place);
+        match bus.plug(slot, &settings, &self.listening(place), up).await {
             Ok(_) => tracing::info!(%place, "plugged anew"),
             Err(error) => tracing::error!(%place, error = &error as &dyn std::error::Error, "plugging anew"),
         }

@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 use virtnet_controller::{
     DeviceEvent, DeviceState, DeviceWatch, Emulated, Emulation, Place, Profile, Sf, SfKey,
 };
-use virtnet_model::Uplink;
+use virtnet_model::{IfName, Uplink};
 use virtnet_qemu_host::Seen;
 use virtnet_soft::{Function, State, Tap};
 
@@ -33,6 +33,8 @@ pub(crate) struct Held {
     pub(crate) back_end: Option<BackEnd>,
     /// It is to go, and its guest has not let go of it yet.
     pub(crate) leaving: bool,
+    /// Its driver was told that there is no link.
+    pub(crate) down: bool,
 }
 
 /// An SF and its representor, which stays for as long as this is held.
@@ -40,6 +42,8 @@ pub(crate) struct Held {
 pub(crate) struct HeldSf {
     pub(crate) sf: Sf,
     pub(crate) tap: Arc<Tap>,
+    /// The representor is up, as far as that has been seen.
+    pub(crate) up: bool,
 }
 
 /// All of it.
@@ -105,6 +109,11 @@ impl Table {
         self.functions.get(&place)
     }
 
+    /// What is behind a function.
+    pub(crate) fn back_end(&self, place: Place) -> Option<Arc<Function>> {
+        Some(Arc::clone(&self.functions.get(&place)?.back_end.as_ref()?.function))
+    }
+
     /// The places of all functions.
     pub(crate) fn places(&self) -> Vec<Place> {
         self.functions.keys().copied().collect()
@@ -122,6 +131,57 @@ impl Table {
         if self.functions.remove(&place).is_some() {
             self.emit(&DeviceEvent::Function(place, None));
         }
+    }
+
+    /// Takes in which representors are up: the functions of those that were not, or are not any more.
+    pub(crate) fn see_links(&mut self, up: impl Fn(&IfName) -> bool) -> Vec<Place> {
+        let mut changed = Vec::new();
+        for (key, held) in &mut self.sfs {
+            let up = up(&held.sf.representor);
+            if std::mem::replace(&mut held.up, up) != up {
+                changed.push(*key);
+            }
+        }
+        changed.into_iter().filter_map(|key| self.user_of(key)).collect()
+    }
+
+    /// Whether the driver of a function with this SF is to see a link.
+    pub(crate) fn is_up(&self, sf: Option<SfKey>) -> bool {
+        sf.and_then(|key| self.sf(key)).is_some_and(|held| held.up)
+    }
+
+    /// The link that a function's driver is to see, which it is told now.
+    pub(crate) fn tell_link(&mut self, place: Place) -> bool {
+        let sf = self.functions.get(&place).and_then(|held| held.emulated.emulation.as_ref()?.sf);
+        let up = self.is_up(sf);
+        if let Some(held) = self.functions.get_mut(&place) {
+            held.down = !up;
+        }
+        up
+    }
+
+    /// Takes in what a back end has seen of its driver. Behind a socket, nothing else tells whether a machine has the function.
+    pub(crate) fn see_driver(&mut self, place: Place, state: &State, by_socket: bool) {
+        let down = self.functions.get(&place).is_some_and(|held| held.down);
+        self.edit(place, |emulated| {
+            // Where there is no link QEMU says to back ends that there is no driver: who had the function is taken to have it still.
+            if !(down && emulated.driver.in_use) {
+                emulated.driver.in_use = state.in_use;
+                emulated.negotiated.clone_from(&state.negotiated);
+            }
+            if by_socket && emulated.bdf.is_none() {
+                emulated.driver.seen = state.connected;
+            }
+        });
+    }
+
+    /// Takes in what is seen of a function on a host's bus.
+    pub(crate) fn see_bus(&mut self, place: Place, seen: Option<&Seen>) {
+        self.edit(place, |emulated| {
+            emulated.bdf = seen.and_then(|seen| seen.bdf);
+            emulated.driver.seen = emulated.bdf.is_some();
+            emulated.driver.in_use &= seen.is_some();
+        });
     }
 
     /// Takes the back end of a function, to be closed: nothing that its driver does is taken in any more.
@@ -153,19 +213,4 @@ impl Table {
         }
         self.edit(place, |emulated| emulated.emulation = Some(emulation.clone()));
     }
-}
-
-/// Takes in what a back end has seen of its driver. Behind a socket, nothing else tells whether a machine has the function.
-pub(crate) fn see_driver(emulated: &mut Emulated, state: &State, by_socket: bool) {
-    emulated.driver.in_use = state.in_use;
-    emulated.negotiated.clone_from(&state.negotiated);
-    if by_socket && emulated.bdf.is_none() {
-        emulated.driver.seen = state.connected;
-    }
-}
-
-/// Takes in what is seen of a function on a host's bus.
-pub(crate) fn see_bus(emulated: &mut Emulated, seen: Option<&Seen>) {
-    emulated.bdf = seen.and_then(|seen| seen.bdf);
-    emulated.driver.seen = emulated.bdf.is_some();
 }

@@ -14,6 +14,7 @@ use virtnet_model::{
     Controller, ControllerState, Function, HotplugRequest, Mac, Mtu, QueueSize, Target, Uplink,
 };
 use virtnet_netlink::Namespace;
+use virtnet_ovsdb::Address;
 use virtnet_rpc::Client;
 use virtnet_tests::guest::Guest;
 use virtnet_tests::guest::functions::InGuest;
@@ -30,6 +31,7 @@ pub(crate) struct Service {
     pub(crate) folder: TempDir,
     namespace: Arc<Namespace>,
     programs: Programs,
+    switch: Option<Address>,
 }
 
 impl Service {
@@ -39,7 +41,12 @@ impl Service {
         std::fs::copy(built("virtnetd").unwrap(), folder.path().join("virtnetd")).unwrap();
         let programs = Programs::inside(folder.path(), Arc::clone(&namespace));
         let client = Client::connect(&folder.path().join("s.sock"));
-        Self { client, folder, namespace, programs }
+        Self { client, folder, namespace, programs, switch: None }
+    }
+
+    /// Has it ask this Open vSwitch what can be offered.
+    pub(crate) fn behind(&mut self, switch: Address) {
+        self.switch = Some(switch);
     }
 
     /// Starts it over a device that is so, with its sockets in a folder of its own, and waits until it serves.
@@ -51,6 +58,9 @@ impl Service {
         let mut command = Command::new(self.program());
         command.args(["--device", "soft", "--log=info", "--soft-config"]).arg(config);
         command.arg("--socket").arg(self.folder.path().join("s.sock"));
+        if let Some(switch) = &self.switch {
+            command.arg(format!("--soft-ovsdb={switch}"));
+        }
         self.programs.start(SERVICE, &command).unwrap();
         self.until("it serves", |_| true).await;
     }
@@ -78,14 +88,19 @@ impl Service {
         self.programs.kill(SERVICE).unwrap();
     }
 
+    /// Its processes: the service's, and those that it started.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let Some(parent) = self.programs.id(SERVICE) else { return Vec::new() };
+        let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).unwrap().flatten();
+        let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        let children: String = children.collect();
+        let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+        std::iter::once(parent).chain(children).collect()
+    }
+
     /// The process that moves packets.
     pub(crate) fn mover(&self) -> Option<u32> {
-        let parent = self.programs.id(SERVICE)?;
-        let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).ok()?.flatten();
-        let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-        let children: Vec<u32> =
-            children.collect::<String>().split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
-        children.into_iter().find(|pid| {
+        self.processes().into_iter().find(|pid| {
             std::fs::read(format!("/proc/{pid}/cmdline"))
                 .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == b"soft-worker"))
         })
@@ -116,8 +131,11 @@ impl Service {
         std::fs::read_to_string(self.folder.path().join("virtnetd.log")).unwrap_or_default()
     }
 
-    /// Waits until the driver of a function has it; on a bus, with an address.
+    /// Brings the representor of a function up, without which it has no link, and waits until its driver has it; on a bus, with an
+    /// address.
     pub(crate) async fn until_used(&self, target: &Target) -> Function {
+        let state = self.until("it is there", |state| state.find(target).is_some()).await;
+        self.up(state.find(target).unwrap());
         let used = |state: &ControllerState| {
             state
                 .find(target)
@@ -139,6 +157,12 @@ impl Service {
     pub(crate) fn address(&self, function: &Function, address: &str) {
         let representor = &function.sf.as_ref().unwrap().representor;
         assert!(self.ip(&["address", "replace", address, "dev", representor.as_str()]));
+        self.up(function);
+    }
+
+    /// Brings the representor of a function up.
+    fn up(&self, function: &Function) {
+        let representor = &function.sf.as_ref().unwrap().representor;
         assert!(self.ip(&["link", "set", representor.as_str(), "up"]));
     }
 }
