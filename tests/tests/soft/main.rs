@@ -6,4 +6,8 @@
 mod common;
 mod declared;
 mod hotplug;
+mod lab;
+mod many;
+mod offloads;
 mod sockets;
+mod traffic;
