@@ -82,8 +82,10 @@ soak-datapath: check dpdk ## functions in software: a million packets of testpmd
 	VIRTNET_TESTPMD_PACKETS=1000000 VIRTNET_WORKER_KILLS=1000 VIRTNET_FUZZ_SECONDS=600 \
 		$(CARGO) test --release --locked -p virtnet-soft --test soft -- --nocapture testpmd kills fuzz
 
-soak-guests: check qemu guest ## real guests: functions plugged, changed and unplugged, VFs, and a QEMU that is killed
-	VIRTNET_ROUNDS=10 $(CARGO) test --locked -p virtnet-tests --test guests -- --include-ignored --nocapture
+soak-guests: check open-vswitch qemu guest ## real guests: sixteen functions ten times over, and the bus by itself, with VFs and a QEMU that is killed
+	$(CARGO) build --workspace --locked --bins
+	VIRTNET_ROUNDS=10 $(CARGO) test --workspace --locked --test soft -- --nocapture many
+	VIRTNET_ROUNDS=10 $(CARGO) test --workspace --locked --test guests -- --include-ignored --nocapture
 
 bench-switch: check open-vswitch ## 504 ports by the guide's commands, one bare transaction and the agent, ROUNDS (5) times
 	$(CARGO) run -q --locked -p virtnet-tests --bin bench_switch -- --rounds $(ROUNDS)
