@@ -78,9 +78,11 @@ soak-fleet: check control-plane ## on real API servers: four DPUs as the README 
 	$(CARGO) test --workspace --locked --test readme -- --ignored
 	VIRTNET_FLEETS=$(FLEETS) $(CARGO) test --workspace --locked --test operator -- --ignored --nocapture turmoil::
 
-soak-datapath: check dpdk ## functions in software: a million packets of testpmd's in each case, 1000 kills of the worker, more fuzzing
-	VIRTNET_TESTPMD_PACKETS=1000000 VIRTNET_WORKER_KILLS=1000 VIRTNET_FUZZ_SECONDS=600 \
-		$(CARGO) test --release --locked -p virtnet-soft --test soft -- --nocapture testpmd kills fuzz
+soak-datapath: check dpdk ## functions in software: the worker killed and updated 1000 times, a million packets of testpmd's in each case, more fuzzing
+	VIRTNET_WORKER_ENDS=1000 RUST_TEST_THREADS=1 \
+		$(CARGO) test --release --locked -p virtnet-soft --test soft -- --nocapture kills
+	VIRTNET_TESTPMD_PACKETS=1000000 VIRTNET_FUZZ_SECONDS=600 \
+		$(CARGO) test --release --locked -p virtnet-soft --test soft -- --nocapture testpmd fuzz
 
 soak-guests: check open-vswitch qemu guest ## real guests: sixteen functions ten times over, and the bus by itself, with VFs and a QEMU that is killed
 	$(CARGO) build --workspace --locked --bins

@@ -158,7 +158,7 @@ pub(crate) fn packet(number: u64, length: usize) -> Vec<u8> {
     let mut state = number | 1;
     while packet.len() < length {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        packet.push((state >> 56) as u8);
+        packet.extend(state.to_be_bytes());
     }
     packet.truncate(length.max(22));
     packet
