@@ -31,7 +31,7 @@ pub(super) enum Direction {
     Write,
 }
 
-/// Adds the pieces of the chain that begins with a descriptor; how many bytes they are.
+/// Adds the pieces of the chain that begins with a descriptor, until there are `most`; how many bytes they are.
 ///
 /// # Errors
 /// What to count where the chain can't be used. What was added by then stays for the caller to remove.
@@ -41,10 +41,10 @@ pub(super) fn walk(
     head: u16,
     direction: Direction,
     indirect: bool,
-    pieces: &mut Vec<Piece>,
+    (pieces, most): (&mut Vec<Piece>, usize),
 ) -> Result<usize, Counter> {
     let first = ring.descriptor(head).ok_or(Counter::BadDescriptor)?;
-    let mut walk = Walk { memory: ring.memory(), direction, pieces, bytes: 0 };
+    let mut walk = Walk { memory: ring.memory(), direction, pieces, most, bytes: 0 };
     if first.flags() & Descriptor::INDIRECT != 0 {
         if !indirect {
             return Err(Counter::BadDescriptor);
@@ -72,6 +72,7 @@ struct Walk<'a> {
     memory: &'a Memory,
     direction: Direction,
     pieces: &'a mut Vec<Piece>,
+    most: usize,
     bytes: usize,
 }
 
@@ -121,7 +122,7 @@ impl Walk<'_> {
         let (mut address, mut left) = (descriptor.address(), u64::from(descriptor.length()));
         self.bytes += left as usize;
         while left > 0 {
-            if self.pieces.len() >= MAX_PIECES {
+            if self.pieces.len() >= self.most {
                 return Err(Counter::TooLong);
             }
             let (at, whole) = self.memory.at(address).ok_or(Counter::BadBuffer)?;

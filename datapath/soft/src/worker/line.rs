@@ -108,10 +108,10 @@ impl Line {
         Ok(())
     }
 
-    /// Notes that the next chain is about to be taken, and what comes of it in doubt until it is given back.
+    /// Notes that the chain which is given back next is about to be sent, and what comes of it in doubt until then.
     #[inline]
-    pub(super) fn about_to_take(&self) {
-        let next = self.ring.next().wrapping_add(1);
+    pub(super) fn about_to_send(&self) {
+        let next = self.ring.done().wrapping_add(1);
         self.record()[TAKEN].store(u64::from(next) | VALID, Ordering::Release);
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use virtnet_model::Feature;
 
-use super::chain::{Direction, Piece, walk, write};
+use super::chain::{Direction, MAX_PIECES, Piece, walk, write};
 use super::line::Line;
 use super::ring::Broken;
 use super::scratch::{LONGEST, Scratch};
@@ -19,6 +19,8 @@ use crate::offer::Accepted;
 
 /// Packets after which the driver is told at the latest.
 const BATCH: u16 = 64;
+/// Chains that are taken at a time: what is waited for of one, which another CPU has just written, others are not waited for beside.
+const AHEAD: u16 = 32;
 /// Packets after which other queues have their turn.
 const TURN: u16 = 256;
 /// Where the number of buffers is in the header (virtio 1.2, section 5.1.6).
@@ -122,13 +124,20 @@ impl Receive {
             if !self.readable {
                 return Ok(false);
             }
-            if self.gathered.is_empty() && self.gather()? != More::Got {
-                self.line.flush();
-                // One that can't be used was given back: the next may do.
-                if self.line.ring.available()? == 0 && !self.line.ring.listen()? {
-                    return Ok(false);
+            if self.gathered.is_empty() {
+                if self.gather()? != More::Got {
+                    self.line.flush();
+                    // One that can't be used was given back: the next may do.
+                    if self.line.ring.available()? == 0 && !self.line.ring.listen()? {
+                        return Ok(false);
+                    }
+                    continue;
                 }
-                continue;
+                for _ in 1..AHEAD {
+                    if self.gather()? != More::Got {
+                        break;
+                    }
+                }
             }
             while self.mergeable && self.room < self.wanted && self.gather()? == More::Got {}
             match self.read(scratch) {
@@ -158,7 +167,8 @@ impl Receive {
         }
         let before = self.pieces.len();
         let head = self.line.ring.peek()?;
-        let walked = walk(&self.line.ring, head, Direction::Write, self.indirect, &mut self.pieces);
+        let pieces = (&mut self.pieces, MAX_PIECES);
+        let walked = walk(&self.line.ring, head, Direction::Write, self.indirect, pieces);
         let reason = match walked {
             Ok(bytes) if bytes > self.header => {
                 self.line.ring.take()?;

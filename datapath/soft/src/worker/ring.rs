@@ -155,11 +155,6 @@ impl Ring {
         self.size
     }
 
-    /// The index of the available ring that is taken next.
-    pub(super) fn next(&self) -> u16 {
-        self.next
-    }
-
     /// Up to which index chains were given back.
     pub(super) fn done(&self) -> u16 {
         self.done
@@ -320,7 +315,7 @@ mod tests {
         assert_eq!(number(&memory, USED + 2).load(Ordering::Relaxed), 2);
         assert_eq!(number(&memory, USED + 4 + 8 * 7).load(Ordering::Relaxed), 5);
         let again = Ring::open(&memory, layout(false)).unwrap();
-        assert_eq!((again.next(), again.done()), (2, 2));
+        assert_eq!((again.next, again.done()), (2, 2));
     }
 
     #[test]

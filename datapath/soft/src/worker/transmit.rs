@@ -1,14 +1,17 @@
 //! [`Transmit`]: what the driver sends goes to the TAP.
+//!
+//! A batch of chains is taken before the first of them is sent. Another CPU has just written each of them, and what is waited for of
+//! one is not waited for beside others then; a system call between two ends what a CPU does ahead.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use virtnet_model::Feature;
 
-use super::chain::{Direction, peek, walk};
+use super::chain::{Direction, MAX_PIECES, peek, walk};
 use super::line::Line;
 use super::ring::Broken;
-use super::scratch::{LONGEST, Scratch};
+use super::scratch::{Chain, LONGEST, Outgoing, Scratch};
 use crate::counters::Counter;
 use crate::offer::Accepted;
 
@@ -55,9 +58,10 @@ impl Transmit {
             }
             let count = available.min(left).min(BATCH);
             left -= count;
-            for _ in 0..count {
-                self.one(scratch)?;
-            }
+            // Those before one that the ring does not have are sent.
+            let taken = self.take(scratch, count);
+            self.send(scratch);
+            taken?;
             self.line.flush();
             // A driver that always has one more would else keep the thread.
             left = left.saturating_sub(u16::from(count == 0));
@@ -65,28 +69,55 @@ impl Transmit {
         Ok(true)
     }
 
+    /// Takes so many chains.
     #[inline]
-    fn one(&mut self, scratch: &mut Scratch) -> Result<(), Broken> {
-        self.line.about_to_take();
-        let head = self.line.ring.take()?;
-        scratch.pieces.clear();
-        let walked = walk(&self.line.ring, head, Direction::Read, self.indirect, &mut scratch.pieces);
-        let tally = self.line.tally();
-        match walked {
-            Err(reason) => tally.count(reason, 1),
-            Ok(bytes) if bytes <= self.header || bytes > LONGEST => tally.count(Counter::BadBuffer, 1),
-            Ok(bytes) => {
-                let [flags, gso_type] = peek(&scratch.pieces);
-                // The guest may write another header there before the kernel reads it: the kernel checks what it takes, and
-                // what the switch can't carry harms nobody but who sent it.
-                let passed = match &self.tap {
-                    Some(tap) if self.accepted.may_send(flags, gso_type) => scratch.send(tap).is_ok(),
-                    _ => false,
-                };
-                if passed { tally.packet(bytes - self.header) } else { tally.count(Counter::Dropped, 1) }
-            }
+    fn take(&mut self, scratch: &mut Scratch, count: u16) -> Result<(), Broken> {
+        let Scratch { pieces, chains, .. } = scratch;
+        // What a turn left behind that ended in the middle is not sent by another.
+        pieces.clear();
+        chains.clear();
+        for _ in 0..count {
+            let head = self.line.ring.take()?;
+            let begin = pieces.len();
+            let most = begin + MAX_PIECES;
+            let walked = walk(&self.line.ring, head, Direction::Read, self.indirect, (&mut *pieces, most));
+            let packet = match walked {
+                Ok(bytes) if bytes <= self.header || bytes > LONGEST => Err(Counter::BadBuffer),
+                Ok(bytes) => {
+                    let [flags, gso_type] = peek(&pieces[begin..]);
+                    Ok(Outgoing { bytes, flags, gso_type })
+                }
+                Err(reason) => Err(reason),
+            };
+            chains.push(Chain { head, end: pieces.len(), packet });
         }
-        self.line.ring.give_back(head, 0);
         Ok(())
+    }
+
+    /// Sends the chains that were taken, and gives them back.
+    #[inline]
+    fn send(&mut self, scratch: &mut Scratch) {
+        let mut begin = 0;
+        for index in 0..scratch.chains.len() {
+            let Chain { head, end, packet } = scratch.chains[index];
+            self.line.about_to_send();
+            let tally = self.line.tally();
+            match packet {
+                Err(reason) => tally.count(reason, 1),
+                Ok(Outgoing { bytes, flags, gso_type }) => {
+                    // The guest may write another header there before the kernel reads it: the kernel checks what it takes,
+                    // and what the switch can't carry harms nobody but who sent it.
+                    let passed = match &self.tap {
+                        Some(tap) if self.accepted.may_send(flags, gso_type) => {
+                            scratch.send(tap, begin..end).is_ok()
+                        }
+                        _ => false,
+                    };
+                    if passed { tally.packet(bytes - self.header) } else { tally.count(Counter::Dropped, 1) }
+                }
+            }
+            begin = end;
+            self.line.ring.give_back(head, 0);
+        }
     }
 }
