@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -91,6 +92,9 @@ pub struct Workers {
 impl Workers {
     /// Starts a worker, and others after it. Must be called inside a tokio runtime.
     pub fn start(program: Program) -> Self {
+        if let Err(error) = raise_open_files() {
+            tracing::warn!(%error, "the limit of open files stays as it is: it may be reached by some hundred functions");
+        }
         let (asks, inbox) = mpsc::unbounded_channel();
         let (tell, state) = watch::channel(WorkerState::default());
         tokio::spawn(Supervisor { program, inbox, tell, held: BTreeMap::new(), sequence: 0 }.supervise());
@@ -119,6 +123,13 @@ impl Workers {
         self.asks.send(Ask::Have(function, job, done)).map_err(|_| ended(()))?;
         wait.await.map_err(|_| ended(()))?
     }
+}
+
+/// Lets this process, and workers after it, have as many files open as they may: a function has a dozen in either, and the limit
+/// that processes begin with is 1024 for the sake of select(2), which is not used here.
+fn raise_open_files() -> nix::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)
 }
 
 /// A function as a worker is to have it.
