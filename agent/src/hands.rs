@@ -1,22 +1,23 @@
 //! Which hands the agent has: the arguments that choose them, and how they are reached.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use virtnet_agent::{Parts, Uid, Unreached, derived_mac};
+use virtnet_agent::{ControllerKind, Parts, Uid, derived_mac};
 use virtnet_netlink::{NetlinkLinks, Representors, Taps};
 use virtnet_ovsdb::{Address, OvsSwitch};
-use virtnet_rpc::{Client, DEFAULT_SOCKET};
 use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
+
+/// What was being done where the netdevs can't be reached.
+const NETLINK: &str = "opening the sockets of rtnetlink";
 
 /// What stands behind each part of the DPU.
 #[derive(Debug, clap::Args)]
 #[group(id = "hands")]
 pub(crate) struct Arguments {
     /// The virtio-net controller: `sim`, or `unix:` and the socket of virtnetd, such as unix:/run/virtnetd/virtnetd.sock
-    #[arg(long, value_name = "sim|unix:PATH", value_parser = controller_kind)]
+    #[arg(long, value_name = "sim|unix:PATH")]
     controller: ControllerKind,
     /// Open vSwitch: `sim`, or `ovsdb:` and where its database is, such as ovsdb:unix:/run/openvswitch/db.sock
     #[arg(long, value_name = "sim|ovsdb:ADDRESS", value_parser = switch_kind)]
@@ -36,14 +37,6 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Clone, Debug)]
-enum ControllerKind {
-    /// The simulation, in memory: its functions are gone when the agent stops.
-    Sim,
-    /// A service of its own, at this socket.
-    Unix(PathBuf),
-}
-
-#[derive(Clone, Debug)]
 enum SwitchKind {
     Sim,
     Ovsdb(Address),
@@ -55,14 +48,6 @@ enum LinksKind {
     Sim,
     /// The kernel's, of the network namespace that the agent runs in
     Netlink,
-}
-
-fn controller_kind(text: &str) -> Result<ControllerKind, String> {
-    match text.strip_prefix("unix:") {
-        Some(path) if !path.is_empty() => Ok(ControllerKind::Unix(path.into())),
-        None if text == "sim" => Ok(ControllerKind::Sim),
-        _ => Err(format!("say sim, or unix: and the path of a socket, such as unix:{DEFAULT_SOCKET}")),
-    }
 }
 
 fn switch_kind(text: &str) -> Result<SwitchKind, String> {
@@ -88,8 +73,6 @@ impl Arguments {
     /// Reaches for the parts of the DPU of this name. What can't be reached yet is tried again by its part itself.
     pub(crate) fn connect(self, dpu: &str) -> anyhow::Result<Hands> {
         let Self { controller, switch, links, tap_representors, sim_firmware, sim_no_drivers } = self;
-        let netdevs =
-            |representors| NetlinkLinks::open(representors).context("opening the sockets of rtnetlink");
         if let ControllerKind::Unix(socket) = controller {
             if sim_no_drivers || !sim_firmware.is_empty() {
                 bail!("--sim-firmware and --sim-no-drivers are of --controller=sim: give them to virtnetd");
@@ -101,13 +84,7 @@ impl Arguments {
                 );
             };
             let representors = if tap_representors { Representors::Taps } else { Representors::OfDriver };
-            let parts = Parts {
-                controller: Arc::new(Client::connect(&socket)),
-                switch: Arc::new(OvsSwitch::connect(address)),
-                links: Arc::new(netdevs(representors)?),
-                firmware: Arc::new(Unreached),
-                host: Arc::new(Unreached),
-            };
+            let parts = Parts::of_service(&socket, address, representors).context(NETLINK)?;
             return Ok(Hands { parts, _sim: None });
         }
         if tap_representors {
@@ -126,8 +103,8 @@ impl Arguments {
             }
             (SwitchKind::Ovsdb(address), LinksKind::Netlink) => {
                 let sim = Sim::on_netdevs(config, Arc::new(Taps::new(None)));
-                let (links, switch) =
-                    (Arc::new(netdevs(Representors::Taps)?), Arc::new(OvsSwitch::connect(address)));
+                let links = Arc::new(NetlinkLinks::open(Representors::Taps).context(NETLINK)?);
+                let switch = Arc::new(OvsSwitch::connect(address));
                 Hands { parts: Parts { links, switch, ..Parts::from(&sim) }, _sim: Some(sim) }
             }
             (SwitchKind::Ovsdb(address), LinksKind::Sim) => bail!(

@@ -1,11 +1,12 @@
-//! [`Namespace`]: a network namespace of one's own (network_namespaces(7)).
+//! [`Namespace`]: a network namespace of one's own, or one that is there (network_namespaces(7)).
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// A network namespace that has no name. It is gone, with its netdevs, when nothing holds it any more: neither a value of
+/// A network namespace. One that has no name is gone, with its netdevs, when nothing holds it any more: neither a value of
 /// this type, nor a program, a socket or a TAP that was made in it.
 #[derive(Debug)]
 pub struct Namespace(File);
@@ -21,6 +22,14 @@ impl Namespace {
             unshare(CloneFlags::CLONE_NEWNET)?;
             File::open("/proc/thread-self/ns/net").map(Self)
         })?
+    }
+
+    /// One that is there, by the file that names it: `/run/netns/NAME`, or `/proc/PID/ns/net`.
+    ///
+    /// # Errors
+    /// Where the file can't be opened.
+    pub fn open(file: &Path) -> io::Result<Self> {
+        File::open(file).map(Self)
     }
 
     /// Does something inside: sockets and TAPs that are opened, and programs that are started there, stay there.

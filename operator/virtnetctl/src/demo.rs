@@ -13,7 +13,7 @@ use virtnet_embedded_api::Listen;
 use virtnet_model::{IfName, Port};
 use virtnet_sim::SimConfig;
 
-use crate::ground::{self, Ground};
+use crate::ground::{Ground, Kind};
 use crate::machine::{Machine, Plan};
 use crate::manifest::{self, Manifest};
 use crate::ready::{self, Standing};
@@ -40,8 +40,9 @@ pub(crate) struct Arguments {
     /// Stay up afterwards, for kubectl
     #[arg(long)]
     keep: bool,
-    #[command(flatten)]
-    ground: ground::Arguments,
+    /// The switch and the netdevs: real ones in a network namespace of their own, or simulated ones
+    #[arg(long, value_enum, default_value_t = Kind::Auto, value_name = "KIND")]
+    switch: Kind,
 }
 
 /// Runs it.
@@ -50,11 +51,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let state =
         tempfile::Builder::new().prefix("virtnet-demo-").tempdir().context("making a temporary directory")?;
     let listen = Listen::Tcp((Ipv4Addr::LOCALHOST, 0).into());
-    let ground = Ground::lay(&arguments.ground, SimConfig::default())?;
-    let plan = Plan { dpu: DPU, state_dir: state.path(), listen, page: None, ground };
+    let ground = Ground::lay(arguments.switch, SimConfig::default())?;
+    let plan = Plan { dpu: DPU, state_dir: state.path(), listen, page: None, parts: ground.parts.clone() };
     let machine = Machine::start(plan).await?;
     let shown = tokio::select! {
-        result = show(&machine) => result.map(|()| true),
+        result = show(&machine, &ground) => result.map(|()| true),
         () = stop.next() => Ok(false),
     };
     if arguments.keep && matches!(shown, Ok(true)) {
@@ -66,8 +67,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     shown.map(|_| ExitCode::SUCCESS)
 }
 
-async fn show(machine: &Machine) -> anyhow::Result<()> {
-    machine.tell_ground(DPU);
+async fn show(machine: &Machine, ground: &Ground) -> anyhow::Result<()> {
+    ground.tell(DPU);
     output::line("The API, the agent and what they do are real.\n");
     output::line("# The samples are applied.");
     for (file, text) in SAMPLES {
@@ -80,9 +81,9 @@ async fn show(machine: &Machine) -> anyhow::Result<()> {
 
     let port = some_port(machine).await?;
     output::line(&format!("\n# Someone deletes the OVS port {port}, behind the agent's back."));
-    let switch = Arc::clone(&machine.ground.parts.switch);
+    let switch = Arc::clone(&ground.parts.switch);
     let mut events = switch.events();
-    machine.ground.delete_port(&port)?;
+    ground.delete_port(&port)?;
     let back = async {
         // It may be back already; that it was away is told in either case.
         events.next().await;
@@ -98,10 +99,10 @@ async fn show(machine: &Machine) -> anyhow::Result<()> {
     output::line("The agent has put it back.");
 
     output::line("\n# The host loses power.");
-    machine.ground.sim.shut_down_host();
+    ground.sim.shut_down_host();
     none_ready(machine).await?;
     output::line("\n# It comes back by a cold boot: its hot-plugged functions and VFs are gone.");
-    machine.ground.sim.power_cycle().await;
+    ground.sim.power_cycle().await;
     all_ready(machine, "coming back").await?;
     output::line("All of it is back, as declared.\n");
     print_table(machine).await

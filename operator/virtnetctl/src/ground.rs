@@ -12,17 +12,11 @@ use virtnet_netlink::{Namespace, NetlinkLinks, Representors, Taps};
 use virtnet_ovsdb::OvsSwitch;
 use virtnet_sim::{Sim, SimConfig};
 
-/// Which switch and netdevs are wanted.
-#[derive(Debug, clap::Args)]
-#[group(id = "ground")]
-pub(crate) struct Arguments {
-    /// The switch and the netdevs: real ones in a network namespace of their own, or simulated ones
-    #[arg(long, value_enum, default_value_t = Kind::Auto, value_name = "KIND")]
-    switch: Kind,
-}
+use crate::output;
 
+/// Which switch and netdevs are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum Kind {
+pub(crate) enum Kind {
     /// Real ones where this is root and Open vSwitch is installed
     Auto,
     /// Real ones, or an error
@@ -45,8 +39,8 @@ pub(crate) struct Ground {
 
 impl Ground {
     /// Lays it.
-    pub(crate) fn lay(arguments: &Arguments, config: SimConfig) -> anyhow::Result<Self> {
-        let why_not = match arguments.switch {
+    pub(crate) fn lay(kind: Kind, config: SimConfig) -> anyhow::Result<Self> {
+        let why_not = match kind {
             Kind::Sim => None,
             kind => match start(&config) {
                 Ok(ovs) => return Self::real(config, ovs),
@@ -70,25 +64,21 @@ impl Ground {
         Ok(Self { sim, parts, ovs: Some(ovs), why_not: None })
     }
 
-    /// What of a DPU of this name is real, for a person.
-    pub(crate) fn told(&self, dpu: &str) -> String {
+    /// Says what of a DPU of this name is real and what is not.
+    pub(crate) fn tell(&self, dpu: &str) {
         match &self.ovs {
-            Some(_) => format!(
-                "DPU {dpu}: Open vSwitch and the representors (TAPs) are real, in a network namespace of their own; the \
-                 virtio-net controller, its hardware and the host are SIMULATED."
-            ),
-            None => format!("DPU {dpu} is SIMULATED: no hardware is touched."),
+            Some(ovs) => {
+                output::line(&format!(
+                    "DPU {dpu}: Open vSwitch and the representors (TAPs) are real, in a network namespace of their own; the \
+                     virtio-net controller, its hardware and the host are SIMULATED."
+                ));
+                output::line(&format!("See it with ovs-vsctl --db={} show", ovs.address()));
+            }
+            None => output::line(&format!("DPU {dpu} is SIMULATED: no hardware is touched.")),
         }
-    }
-
-    /// Why the switch is not real, where a real one was not refused.
-    pub(crate) fn why_not(&self) -> Option<&str> {
-        self.why_not.as_deref()
-    }
-
-    /// The command that shows the real switch.
-    pub(crate) fn show_command(&self) -> Option<String> {
-        self.ovs.as_ref().map(|ovs| format!("ovs-vsctl --db={} show", ovs.address()))
+        if let Some(why) = &self.why_not {
+            output::note(&format!("virtnetctl: Open vSwitch is simulated too: {why}"));
+        }
     }
 
     /// Deletes a port as a person would.

@@ -8,13 +8,11 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::json;
 use tokio::sync::watch;
-use virtnet_controller::conf::Conf;
 use virtnet_crds::metadata::{self, Names, Scope};
 use virtnet_embedded_api::Listen;
-use virtnet_sim::{FirmwareConfig, SimConfig};
 
+use crate::dpu::{self, Dpu};
 use crate::folder::{self, Folder, Outcome};
-use crate::ground::{self, Ground};
 use crate::machine::{Machine, Plan};
 use crate::ready::{self, Standing};
 use crate::{access, output, stop};
@@ -24,7 +22,9 @@ Examples:
   virtnetctl local --manifests manifests/samples          Until Ctrl-C; kubectl works in another terminal
   virtnetctl local --manifests DIR --until-ready=60       Whether a folder of manifests becomes Ready, for CI
   virtnetctl local --firmware VIRTIO_NET_EMULATION_NUM_PF=4,PF_TOTAL_SF=524
-  virtnetctl local --virtnet-conf virtnet.conf            With LAG, an SF pool, MACs for VFs, or the later generation";
+  virtnetctl local --virtnet-conf virtnet.conf            With LAG, an SF pool, MACs for VFs, or the later generation
+  virtnetctl local --controller unix:/run/virtnetd/virtnetd.sock --switch ovsdb:unix:/run/openvswitch/db.sock
+                                                          The DPU that virtnetd and Open vSwitch are of";
 
 /// What `local` is told.
 #[derive(Debug, clap::Args)]
@@ -49,13 +49,7 @@ pub(crate) struct Arguments {
     )]
     page: Option<SocketAddr>,
     #[command(flatten)]
-    ground: ground::Arguments,
-    /// Firmware values of the simulated DPU, of the second port as p1/KEY=VALUE
-    #[arg(long, value_name = "KEY=VALUE,…", default_value = "", hide_default_value = true)]
-    firmware: String,
-    /// The virtnet.conf of the simulated DPU's controller; with is_lag 1 in it the ports are bonded
-    #[arg(long, value_name = "FILE")]
-    virtnet_conf: Option<PathBuf>,
+    machine: dpu::Arguments,
     /// Exit 0 as soon as all devices are Ready; 1 after SECONDS (300), with the list of what is not, and why
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "300")]
     until_ready: Option<u64>,
@@ -66,24 +60,14 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut stop = stop::Requests::listen()?;
     let state_dir = arguments.state_dir.unwrap_or_else(access::default_state_dir);
     let state_dir = std::path::absolute(&state_dir).context("finding the state directory")?;
-    let firmware = FirmwareConfig::guide_with(&arguments.firmware).context("reading --firmware")?;
     if let Some(path) = &arguments.manifests {
         folder::check(path)?;
     }
-    let Conf { engine, rdma_devices, recovery: _ } = match &arguments.virtnet_conf {
-        None => Conf::default(),
-        Some(path) => {
-            let reading = || format!("reading {}", path.display());
-            let text = std::fs::read_to_string(path).with_context(reading)?;
-            Conf::parse(&text).with_context(reading)?
-        }
-    };
-    let sim = SimConfig { firmware, engine, rdma_devices, ..SimConfig::default() };
-    let ground = Ground::lay(&arguments.ground, sim)?;
+    let dpu = Dpu::new(&arguments.machine)?;
     let (listen, page) = (arguments.listen, arguments.page);
-    let plan = Plan { dpu: &arguments.dpu, state_dir: &state_dir, listen, page, ground };
+    let plan = Plan { dpu: &arguments.dpu, state_dir: &state_dir, listen, page, parts: dpu.parts() };
     let machine = Machine::start(plan).await?;
-    machine.tell_ground(&arguments.dpu);
+    dpu.tell(&arguments.dpu);
     machine.tell_page();
     machine.tell_kubeconfig();
     let limit = arguments.until_ready.map(Duration::from_secs);

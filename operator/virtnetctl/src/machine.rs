@@ -11,13 +11,12 @@ use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use tokio::task::JoinHandle;
-use virtnet_agent::{Clock, Metrics};
+use virtnet_agent::{Clock, Metrics, Parts};
 use virtnet_crds::LEASE_NAMESPACE;
 use virtnet_embedded_api::{self as embedded, FileDisk, Listen, Server};
 use virtnet_operator::Leadership;
 use virtnet_page::{Board, Page};
 
-use crate::ground::Ground;
 use crate::output;
 
 /// How long a stopping listener waits for requests that are under way.
@@ -34,16 +33,14 @@ pub(crate) struct Plan<'a> {
     pub(crate) listen: Listen,
     /// Where the page is served, if it is.
     pub(crate) page: Option<SocketAddr>,
-    /// The DPU.
-    pub(crate) ground: Ground,
+    /// The hands of the agent.
+    pub(crate) parts: Parts,
 }
 
 /// A machine that runs.
 pub(crate) struct Machine {
     /// A client of its API, in process.
     pub(crate) client: Client,
-    /// The DPU.
-    pub(crate) ground: Ground,
     /// What kubectl needs; none on a unix socket, which kubectl can't use.
     kubeconfig: Option<PathBuf>,
     /// Where the page is.
@@ -58,7 +55,7 @@ pub(crate) struct Machine {
 impl Machine {
     /// Starts all of it.
     pub(crate) async fn start(plan: Plan<'_>) -> anyhow::Result<Self> {
-        let Plan { dpu, state_dir, listen, page, ground } = plan;
+        let Plan { dpu, state_dir, listen, page, parts } = plan;
         let board = Board::default();
         // First, since an address that is taken is best told before anything is there.
         let page = match page {
@@ -78,25 +75,13 @@ impl Machine {
         make_namespace(&client, LEASE_NAMESPACE).await?;
         let config =
             virtnet_agent::Config { dpu: dpu.to_owned(), lease_namespace: LEASE_NAMESPACE.to_owned() };
-        let parts = ground.parts.clone();
         let agent = virtnet_agent::run(config, client.clone(), parts, Clock::system(), Metrics::default());
         let operator = operate(client.clone(), page.is_some().then_some(board));
         let kubeconfig = server.kubeconfig_path().map(Path::to_owned);
         let (agent, operator) = (tokio::spawn(agent), tokio::spawn(operator));
         let address = page.as_ref().map(Page::address).transpose().context("finding where the page is")?;
         let serving = page.map(|page| tokio::spawn(serve(page)));
-        Ok(Self { client, ground, kubeconfig, page: address, api, server, agent, operator, serving })
-    }
-
-    /// Says what of the DPU is real and what is not.
-    pub(crate) fn tell_ground(&self, dpu: &str) {
-        output::line(&self.ground.told(dpu));
-        if let Some(command) = self.ground.show_command() {
-            output::line(&format!("See it with {command}"));
-        }
-        if let Some(why) = self.ground.why_not() {
-            output::note(&format!("virtnetctl: Open vSwitch is simulated too: {why}"));
-        }
+        Ok(Self { client, kubeconfig, page: address, api, server, agent, operator, serving })
     }
 
     /// Prints where the page is.

@@ -6,6 +6,7 @@ mod access;
 mod adopt;
 mod bundle;
 mod demo;
+mod dpu;
 mod events;
 mod export;
 mod find;

@@ -211,7 +211,7 @@ fn a_virtnet_conf_with_mistakes_is_refused_by_line() {
 fn wrong_usage_is_told_before_anything_begins() {
     let place = Place::new();
     place.write("a.yaml", "");
-    let cases: [(&[&str], i32, &str); 10] = [
+    let cases: [(&[&str], i32, &str); 14] = [
         (&["--nope"], 2, "unexpected argument '--nope'"),
         (&["--listen", "here"], 2, "say a loopback address with a port"),
         (&["--listen", "0.0.0.0:0"], 1, "only loopback addresses are allowed"),
@@ -220,12 +220,50 @@ fn wrong_usage_is_told_before_anything_begins() {
         (&["--dpu", "Bad_Name"], 2, "RFC 1123"),
         (&["--until-ready=soon"], 2, "invalid value 'soon'"),
         (&["--log", "a=b=c"], 2, "invalid value 'a=b=c'"),
+        (
+            &["--controller", "nope"],
+            2,
+            "say sim, or unix: and the path of a socket, such as unix:/run/virtnetd/",
+        ),
+        (&["--controller", "unix:s"], 1, "--controller=unix:s needs --switch=ovsdb:ADDRESS"),
+        (&["--tap-representors"], 1, "--tap-representors and --netns are of --controller=unix:PATH"),
+        (
+            &["--netns", "/proc/self/ns/net"],
+            1,
+            "--tap-representors and --netns are of --controller=unix:PATH",
+        ),
         (&["--manifests", "absent"], 1, "virtnetctl: reading the folder absent: No such file or directory"),
         (&["--manifests", "manifests/a.yaml"], 1, "it is a file; name the folder that it is in"),
     ];
     for (arguments, code, message) in cases {
         let refused = place.local(arguments).failed(code);
         assert!(refused.contains(message), "{arguments:?}: {refused}");
+    }
+}
+
+#[test]
+fn beside_a_real_controller_nothing_is_simulated() {
+    let place = Place::new();
+    let cases: [(&[&str], i32, &str); 4] = [
+        (&["--switch=ovsdb:unix:db"], 1, "--switch=ovsdb:ADDRESS needs --controller=unix:PATH"),
+        (&["--switch=ovsdb:here"], 2, "invalid value 'ovsdb:here' for '--switch"),
+        (
+            &["--controller=unix:s", "--switch=ovsdb:unix:db", "--firmware=PF_TOTAL_SF=1"],
+            1,
+            "--firmware and --virtnet-conf are of --controller=sim: give them to virtnetd",
+        ),
+        (
+            &["--controller=unix:s", "--switch=ovsdb:unix:db", "--netns=absent"],
+            1,
+            "virtnetctl: entering the network namespace absent: --netns: No such file or directory",
+        ),
+    ];
+    for (arguments, code, message) in cases {
+        let mut command = place.command(binary());
+        command.args(["local", "--state-dir=state"]).args(arguments);
+        let refused = support::Run::of(command.output().unwrap()).failed(code);
+        assert!(refused.contains(message), "{arguments:?}: {refused}");
+        assert!(!place.state().exists());
     }
 }
 
