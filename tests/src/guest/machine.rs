@@ -22,9 +22,10 @@ const QEMU: &str = "qemu";
 /// How much of a log is shown where something fails.
 const LOG_AT_MOST: usize = 4096;
 
-/// Guests are emulated and take a processor each: with more at once than this machine has, none gets on.
+/// Guests are emulated and take a processor each: with more at once than this machine has, none gets on. Two there are at least, who
+/// may have to reach each other.
 static PROCESSORS: LazyLock<Semaphore> =
-    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)));
+    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(2, NonZero::get).max(2)));
 
 /// What a script beside the tests says, as lines NAME=VALUE.
 fn told(script: &str) -> anyhow::Result<Vec<(String, String)>> {
