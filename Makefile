@@ -11,10 +11,11 @@ ROUNDS ?= 5
 FLEETS ?= 200
 DEVICES ?= 1000,5000,20000
 CLUSTER ?=
+SOFT ?=
 # Most tests wait for other programs most of the time, so more of them go at once than there are processors.
 export RUST_TEST_THREADS ?= 4
 
-.PHONY: help test check control-plane open-vswitch dpdk qemu guest chromium cluster fmt lint docs unit generate soak soak-simulation soak-switch soak-fleet soak-datapath soak-guests bench-switch bench-fleet bench-datapath deny
+.PHONY: help test check check-soft control-plane open-vswitch dpdk qemu guest chromium cluster soft fmt lint docs unit generate soak soak-simulation soak-switch soak-fleet soak-datapath soak-guests bench-switch bench-fleet bench-datapath deny
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +46,13 @@ chromium: ## Chromium for the tests, fetched once where none is installed
 cluster: check control-plane ## Kubernetes on loopback with an operator and DPUS (2) simulated DPUs, until Ctrl-C
 	$(CARGO) build -q --locked -p virtnet-agent -p virtnet-operator --bins
 	@$(CARGO) run -q --locked -p virtnet-tests --bin cluster -- --dpus $(DPUS) $(CLUSTER)
+
+check-soft:
+	@tests/prerequisites.sh soft
+
+soft: check-soft open-vswitch qemu guest ## a DPU in software and two guests that reach each other through it, on a terminal until Ctrl-C
+	$(CARGO) build -q --locked -p virtnetd -p virtnet-cli -p virtnetctl --bins
+	@$(CARGO) run -q --locked -p virtnet-tests --bin soft -- $(SOFT)
 
 fmt: ## is the tree formatted?
 	$(CARGO) fmt --all --check

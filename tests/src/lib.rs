@@ -26,5 +26,6 @@ pub mod programs;
 pub mod real_world;
 pub mod scenario;
 pub mod session;
+pub mod soft;
 pub mod turmoil;
 pub mod world;

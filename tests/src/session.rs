@@ -14,6 +14,9 @@ use regex::Regex;
 /// Far longer than any command takes, on a machine that is busy too.
 const LIMIT: Duration = Duration::from_secs(90);
 
+/// A line that stands for others, which a document leaves out.
+const LEFT_OUT: &str = "…";
+
 /// A command, and what is shown below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
@@ -28,11 +31,8 @@ pub struct Shown {
 /// # Errors
 /// Where there is none, or it is no session.
 pub fn session(document: &str, part: &str) -> anyhow::Result<Vec<Shown>> {
-    let block = document.split("\n\n").find(|block| block.contains(part));
-    let block = block.with_context(|| format!("no block with {part:?}"))?;
     let mut lines: Vec<Shown> = Vec::new();
-    for line in block.lines() {
-        let line = line.strip_prefix("    ").with_context(|| format!("not indented: {line:?}"))?;
+    for line in block(document, part)? {
         match (line.strip_prefix("$ "), lines.last_mut()) {
             (Some(command), _) => lines.push(Shown { command: command.to_owned(), output: Vec::new() }),
             (None, Some(last)) => last.output.push(line.to_owned()),
@@ -40,6 +40,43 @@ pub fn session(document: &str, part: &str) -> anyhow::Result<Vec<Shown>> {
         }
     }
     Ok(lines)
+}
+
+/// The lines of the indented block of a document that has `part` in it.
+///
+/// # Errors
+/// Where there is none, or it is not indented.
+pub fn block<'a>(document: &'a str, part: &str) -> anyhow::Result<Vec<&'a str>> {
+    let block = document.split("\n\n").find(|block| block.contains(part));
+    let lines = block.with_context(|| format!("no block with {part:?}"))?.lines();
+    lines.map(|line| line.strip_prefix("    ").with_context(|| format!("not indented: {line:?}"))).collect()
+}
+
+/// Whether what was printed is what is shown, where a line `…` stands for any lines that are left out. `here` makes of a line what
+/// it is wherever it is printed.
+///
+/// # Errors
+/// Where it is not, with the lines that were not found, and those among which they were sought.
+pub fn printed_as_shown(shown: &[&str], printed: &str, here: impl Fn(&str) -> String) -> anyhow::Result<()> {
+    let plainly = |line: &str| plain(&here(line));
+    let printed: Vec<_> = printed.lines().map(plainly).filter(|line| !line.is_empty()).collect();
+    let mut rest = printed.as_slice();
+    let parts: Vec<_> = shown.split(|line| line.trim() == LEFT_OUT).collect();
+    for (number, part) in parts.iter().enumerate() {
+        let part: Vec<_> = part.iter().map(|line| plainly(line)).collect();
+        // The first stands at the beginning, and the last at the end.
+        let place = match number {
+            0 => rest.starts_with(&part).then_some(0),
+            _ if number + 1 == parts.len() => rest.ends_with(&part).then(|| rest.len() - part.len()),
+            _ => rest.windows(part.len().max(1)).position(|lines| lines.starts_with(&part)),
+        };
+        let Some(place) = place else {
+            bail!("printed:\n  {}\nand is shown with:\n  {}", rest.join("\n  "), part.join("\n  "));
+        };
+        rest = &rest[place + part.len()..];
+    }
+    ensure!(parts.len() > 1 || rest.is_empty(), "printed, and not shown:\n  {}", rest.join("\n  "));
+    Ok(())
 }
 
 /// A shell that runs commands one after the other.
@@ -172,4 +209,35 @@ fn plain(line: &str) -> String {
     let line = line.replace("(x2 over AGE)", "").replace(" from default namespace", "");
     let line = replace(line, "-{4,}", "----");
     line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_may_be_left_out_where_that_is_marked_and_nowhere_else() {
+        let as_shown = |shown: &[&str]| printed_as_shown(shown, "a\nb\n\nc  1s\nd\n", str::to_owned).is_ok();
+        for shown in [
+            &["a", "b", "c 2s", "d"][..],
+            &["a", "…", "c 1s", "d"],
+            &["…", "c 1s", "…"],
+            &["a", "…", "d"],
+            &["…"],
+            &["a", "b", "…", "c 1s", "d"],
+        ] {
+            assert!(as_shown(shown), "{shown:?}");
+        }
+        for shown in [
+            &["a", "b", "c 1s"][..],
+            &["b", "…"],
+            &["…", "c 1s"],
+            &["a", "d"],
+            &["a", "…", "e", "…"],
+            &["…", "c 1s", "…", "b", "…"],
+            &["a", "b", "…", "b", "c 1s", "d"],
+        ] {
+            assert!(!as_shown(shown), "{shown:?}");
+        }
+    }
 }

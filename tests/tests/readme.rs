@@ -1,14 +1,17 @@
-//! The README's sessions, line by line: against the embedded API, against Kubernetes, and the tour of `make cluster`.
+//! The README's sessions, line by line: against the embedded API, against Kubernetes, the tour of `make cluster`, and what `make soft`
+//! shows.
 
 #![expect(clippy::unwrap_used, reason = "a test that can not go on panics")]
 
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use regex::Regex;
+use tempfile::TempDir;
 use virtnet_tests::cluster::{Cluster, Config};
 use virtnet_tests::programs::built;
-use virtnet_tests::session::{Shell, session};
+use virtnet_tests::session::{Shell, Shown, block, printed_as_shown, session};
 
 /// The root of the tree, where people stand who follow the README.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -135,4 +138,109 @@ fn is_running(id: u32) -> bool {
 
 fn is_an_agent(id: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap().trim() == "virtnet-agent"
+}
+
+/// `make soft` with all that it makes in a folder of this test's.
+fn soft(place: &TempDir) -> Command {
+    let mut soft = Command::new(env!("CARGO_BIN_EXE_soft"));
+    soft.env("TMPDIR", place.path()).stdin(Stdio::null()).stdout(Stdio::piped());
+    soft
+}
+
+/// No process, and so no network namespace, and no file.
+fn nothing_is_left(place: &TempDir) {
+    let mark = format!("TMPDIR={}", place.path().display());
+    let processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let left = processes.filter(|process| {
+        // Of one that has ended meanwhile there is none.
+        let environment = std::fs::read(process.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    });
+    assert_eq!(left.collect::<Vec<_>>(), Vec::<PathBuf>::new(), "processes");
+    let files = place.path().read_dir().unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(files.collect::<Vec<_>>(), Vec::<PathBuf>::new(), "files");
+}
+
+/// A line of `make soft` without what is another each time: where its folder is, and what was measured.
+fn whenever(line: &str) -> String {
+    let replacements = [
+        (r"/[\w./-]*virtnet-soft-\w+", "FOLDER"),
+        (r"^guest-[ab] has booted", "GUEST has booted"),
+        (r"[\d.]+ ms", "TIME"),
+        (r"[\d.]+-[\d.]+ +sec", "INTERVAL"),
+        (r"[\d.]+ [KMG]?Bytes", "BYTES"),
+        (r"[\d.]+ [KMG]?bits/sec( +\d+)?", "RATE"),
+        (r#"(_packets|_desc|batch_number|total_bytes)": "?\d+"?"#, "$1: COUNT"),
+    ];
+    replacements.into_iter().fold(line.to_owned(), |line, (pattern, by)| {
+        Regex::new(pattern).unwrap().replace_all(&line, by).into_owned()
+    })
+}
+
+#[test]
+fn a_dpu_in_software_does_what_is_shown_and_nothing_of_it_is_left() {
+    let place = tempfile::tempdir().unwrap();
+    let ended = soft(&place).spawn().unwrap().wait_with_output().unwrap();
+    assert!(ended.status.success());
+    let printed = String::from_utf8(ended.stdout).unwrap();
+    let readme = readme();
+    printed_as_shown(&block(&readme, "$ nsenter ").unwrap(), &printed, whenever).unwrap();
+    nothing_is_left(&place);
+}
+
+#[test]
+fn a_dpu_in_software_that_is_interrupted_early_leaves_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let mut child = soft(&place).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("Booting ")));
+    Running::signal(child.id(), "INT");
+    assert!(child.wait().unwrap().success());
+    nothing_is_left(&place);
+}
+
+/// A process that ends with the test.
+struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// On a terminal, which script(1) is, and where Ctrl-C is typed.
+#[test]
+fn a_dpu_in_software_stays_on_a_terminal_until_ctrl_c() {
+    let place = tempfile::tempdir().unwrap();
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--flush", "--return", "--command", env!("CARGO_BIN_EXE_soft"), "/dev/null"]);
+    terminal.env("TMPDIR", place.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut terminal = Held(terminal.spawn().unwrap());
+    let mut lines = BufReader::new(terminal.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("In another terminal")));
+    let export = lines.next().unwrap();
+    assert!(lines.any(|line| line.starts_with("Ctrl-C ends it")));
+
+    let mut shell = Shell::start(Path::new(ROOT), &[], &[("HOME", place.path())]).unwrap();
+    let mut run = |command: &str| {
+        let shown = Shown { command: command.to_owned(), output: Vec::new() };
+        shell.run(&shown).unwrap().join("\n")
+    };
+    run(export.trim_end());
+    assert_eq!(run("guest-b hostname"), "guest-b");
+    assert_eq!(run("guest-a 'echo no >&2; exit 3'; echo $?"), "no\n3");
+    let mut line = Command::new(run("command -v guest-a"));
+    let mut line = Held(line.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    let mut typed = line.0.stdin.take().unwrap();
+    typed.write_all(b"echo $((6*7))\n").unwrap();
+    let mut said = BufReader::new(line.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line.trim_end() == "42"));
+    typed.write_all(b"\x1d").unwrap();
+    assert!(line.0.wait().unwrap().success());
+    shell.finish().unwrap();
+
+    terminal.0.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
+    assert!(terminal.0.wait().unwrap().success());
+    nothing_is_left(&place);
 }

@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -30,6 +31,11 @@ impl Namespace {
     /// Where the file can't be opened.
     pub fn open(file: &Path) -> io::Result<Self> {
         File::open(file).map(Self)
+    }
+
+    /// The file by which other programs find it, for as long as this value is there.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()))
     }
 
     /// Does something inside: sockets and TAPs that are opened, and programs that are started there, stay there.
