@@ -202,8 +202,13 @@ impl Bench {
             let _guard = runtime.enter();
             let workers = Workers::start(Program::new(env!("CARGO_BIN_EXE_virtnet-soft-worker"), 1));
             let offloads = Carries { offloads: true };
-            let function =
-                Function::open(&workers, Arc::new(tap), &settings, offloads, Socket::Serve(path.clone()))?;
+            let function = Function::open(
+                &workers,
+                Some(Arc::new(tap)),
+                &settings,
+                offloads,
+                Socket::Serve(path.clone()),
+            )?;
             (workers, function)
         };
         let raw_wire = namespace.run(|| Wire::open_to_send("raw0"))??;

@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use virtnet_controller::Settings;
@@ -79,6 +79,7 @@ pub enum FunctionError {
 enum Ask {
     Configure(Device, oneshot::Sender<bool>),
     Link(bool, oneshot::Sender<()>),
+    Tap(Option<Arc<Tap>>, oneshot::Sender<()>),
     Close(oneshot::Sender<()>),
 }
 
@@ -89,25 +90,35 @@ pub struct Function {
     state: watch::Receiver<State>,
     counters: Arc<Shared>,
     socket: Socket,
-    tap: Arc<Tap>,
+    behind: Mutex<Behind>,
+}
+
+/// What is behind a function.
+#[derive(Debug)]
+struct Behind {
+    tap: Option<Arc<Tap>>,
+    /// Queues that the TAP has to have.
+    pairs: u16,
 }
 
 impl Function {
     /// Makes a function that presents these settings, as far as the switch behind its TAP carries what it offers. The TAP is this
-    /// function's alone. Must be called inside a tokio runtime, in the TAP's network namespace.
+    /// function's alone; without one, queues wait until [`Function::set_tap`] gives it one. Must be called inside a tokio runtime, in
+    /// the TAP's network namespace.
     ///
     /// # Errors
     /// Where the socket is in use or can't be made, or the TAP can't have as many queues as the settings say.
     pub fn open(
         workers: &Workers,
-        tap: Arc<Tap>,
+        tap: Option<Arc<Tap>>,
         settings: &Settings,
         carries: Carries,
         socket: Socket,
     ) -> Result<Self, FunctionError> {
         static FUNCTIONS: AtomicU64 = AtomicU64::new(0);
         let device = device(settings, carries);
-        grow(&tap, &device)?;
+        let behind = Behind { tap, pairs: device.config.pairs };
+        behind.grow()?;
         let failed = |source| FunctionError::Open { path: socket.path().to_owned(), source };
         let shared = |name| Shared::create(name, RECORDS).and_then(|shared| Ok((shared.fd()?, shared)));
         let (counters_fd, counters) = shared("virtnet-counters").map_err(failed)?;
@@ -117,8 +128,9 @@ impl Function {
         let (tell, state) = watch::channel(State::default());
         let task = Task {
             number: FUNCTIONS.fetch_add(1, Ordering::Relaxed),
+            socket: socket.path().to_owned(),
             workers: workers.clone(),
-            tap: Arc::clone(&tap),
+            tap: behind.tap.clone(),
             device,
             progress: Arc::new(progress),
             counters: Arc::new(counters_fd),
@@ -127,7 +139,7 @@ impl Function {
             told: None,
         };
         tokio::spawn(task.serve(source));
-        Ok(Self { asks, state, counters: Arc::new(counters), socket, tap })
+        Ok(Self { asks, state, counters: Arc::new(counters), socket, behind: Mutex::new(behind) })
     }
 
     /// What is seen of its driver, and every change of that.
@@ -153,7 +165,11 @@ impl Function {
     /// Where a driver has it, or the TAP can't have as many queues.
     pub async fn configure(&self, settings: &Settings, carries: Carries) -> Result<(), FunctionError> {
         let device = device(settings, carries);
-        grow(&self.tap, &device)?;
+        {
+            let mut behind = self.behind();
+            behind.pairs = device.config.pairs;
+            behind.grow()?;
+        }
         let (done, wait) = oneshot::channel();
         self.asks.send(Ask::Configure(device, done)).map_err(|_| FunctionError::Ended)?;
         let changed = wait.await.map_err(|_| FunctionError::Ended)?;
@@ -172,6 +188,28 @@ impl Function {
         wait.await.map_err(|_| FunctionError::Ended)
     }
 
+    /// Has its packets go by another TAP, or wait until it has one, also while it is in use. Once this returns the one before is
+    /// not this function's any more. Must be called in the TAP's network namespace.
+    ///
+    /// # Errors
+    /// Where the TAP can't have as many queues; then nothing has changed.
+    pub async fn set_tap(&self, tap: Option<Arc<Tap>>) -> Result<(), FunctionError> {
+        let (done, wait) = oneshot::channel();
+        {
+            let mut behind = self.behind();
+            let next = Behind { tap, pairs: behind.pairs };
+            next.grow()?;
+            self.asks.send(Ask::Tap(next.tap.clone(), done)).map_err(|_| FunctionError::Ended)?;
+            *behind = next;
+        }
+        wait.await.map_err(|_| FunctionError::Ended)
+    }
+
+    fn behind(&self) -> MutexGuard<'_, Behind> {
+        // Whoever panicked was before it was another.
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends it: its connection, its socket, and its worker's part.
     pub async fn close(self) {
         let (done, wait) = oneshot::channel();
@@ -181,9 +219,15 @@ impl Function {
     }
 }
 
-fn grow(tap: &Tap, device: &Device) -> Result<(), FunctionError> {
-    let pairs = device.config.pairs;
-    tap.grow(pairs).map_err(|source| FunctionError::Queues { tap: tap.name().to_string(), pairs, source })
+impl Behind {
+    fn grow(&self) -> Result<(), FunctionError> {
+        let Self { tap: Some(tap), pairs } = self else { return Ok(()) };
+        tap.grow(*pairs).map_err(|source| FunctionError::Queues {
+            tap: tap.name().to_string(),
+            pairs: *pairs,
+            source,
+        })
+    }
 }
 
 fn device(settings: &Settings, carries: Carries) -> Device {
@@ -200,8 +244,10 @@ fn device(settings: &Settings, carries: Carries) -> Device {
 
 struct Task {
     number: u64,
+    socket: PathBuf,
     workers: Workers,
-    tap: Arc<Tap>,
+    /// `None`: what the driver sends stays in its rings.
+    tap: Option<Arc<Tap>>,
     device: Device,
     progress: Arc<OwnedFd>,
     counters: Arc<OwnedFd>,
@@ -230,7 +276,7 @@ impl Task {
                         }
                     }
                     Err(error) => {
-                        tracing::error!(tap = %self.tap.name(), %error, "no front end can connect any more");
+                        tracing::error!(socket = %self.socket.display(), %error, "no front end can connect any more");
                         self.fault(format!("no front end can connect: {error}"));
                         break None;
                     }
@@ -263,7 +309,7 @@ impl Task {
                         if !matches!(error, Ends::Closed) {
                             self.fault(chain(&error));
                         }
-                        tracing::debug!(tap = %self.tap.name(), %error, "a front end's connection ends");
+                        tracing::debug!(socket = %self.socket.display(), %error, "a front end's connection ends");
                         break None;
                     }
                 }
@@ -288,6 +334,11 @@ impl Task {
             Some(Ask::Link(up, done)) => {
                 self.device.config.link = up;
                 self.changed(session);
+                let _ = done.send(());
+                Next::Same
+            }
+            Some(Ask::Tap(tap, done)) => {
+                self.use_tap(tap, session).await;
                 let _ = done.send(());
                 Next::Same
             }
@@ -323,7 +374,7 @@ impl Task {
                 nix::sys::socket::MsgFlags::MSG_DONTWAIT,
             );
             if let Err(error) = told {
-                tracing::warn!(tap = %self.tap.name(), %error, "a front end can't be told of another configuration");
+                tracing::warn!(socket = %self.socket.display(), %error, "a front end can't be told of another configuration");
             }
         }
     }
@@ -340,7 +391,7 @@ impl Task {
             Ok(answer) => answer,
             // Who asks for an answer is told; who does not would go on as if it had been done.
             Err(wrong) if acknowledged => {
-                tracing::warn!(tap = %self.tap.name(), error = %wrong, "a front end's message is refused");
+                tracing::warn!(socket = %self.socket.display(), error = %wrong, "a front end's message is refused");
                 self.fault(wrong.to_string());
                 connection.send(&message::reply(header.request, &1u64.to_ne_bytes()), None).await?;
                 return Ok(());
@@ -348,10 +399,7 @@ impl Task {
             Err(wrong) => return Err(wrong.into()),
         };
         let outcome = self.sync(session, answer.base_of).await;
-        if let Err(error) = &outcome {
-            tracing::warn!(tap = %self.tap.name(), error, "the function can't run");
-            self.fault(error.clone());
-        }
+        self.note(&outcome);
         self.show(Some(session));
         let payload = match answer.base_of {
             Some(queue) => {
@@ -370,9 +418,36 @@ impl Task {
         Ok(())
     }
 
+    /// Has packets go by another TAP, of which a worker hears only once it has let go of the one before.
+    async fn use_tap(&mut self, tap: Option<Arc<Tap>>, session: Option<&mut Session>) {
+        let before = self.tap.take();
+        let Some(session) = session else {
+            self.tap = tap;
+            return;
+        };
+        if let Some(before) = before {
+            let outcome = self.sync(session, None).await;
+            self.note(&outcome);
+            if let Err(error) = before.detach(|_| false) {
+                self.note(&Err(format!("switching the queues of {}: {error}", before.name())));
+            }
+        }
+        self.tap = tap;
+        let outcome = self.sync(session, None).await;
+        self.note(&outcome);
+    }
+
+    /// Tells where a worker can't have the function as it is to be.
+    fn note(&self, outcome: &Outcome) {
+        if let Err(error) = outcome {
+            tracing::warn!(socket = %self.socket.display(), error, "the function can't run");
+            self.fault(error.clone());
+        }
+    }
+
     /// Has a worker have what the session now says, where it is another than it was told. A queue that is to stop is settled.
     async fn sync(&mut self, session: &Session, settle: Option<u16>) -> Outcome {
-        let tap = |pair| self.tap.queue(pair);
+        let tap = |pair| self.tap.as_ref()?.queue(pair);
         match session.job(&self.progress, &self.counters, settle, tap) {
             Ok(job) => self.have(job, session).await,
             Err(wrong) => {
@@ -390,15 +465,18 @@ impl Task {
         }
         // A TAP's queue is active before a worker reads it, and idle only after.
         let pairs: Vec<u16> = job.iter().flat_map(|job| job.description.taps.keys().copied()).collect();
-        let failed = |error: io::Error| format!("switching the queues of {}: {error}", self.tap.name());
-        if let Some(accepted) = session.accepted().filter(|_| !pairs.is_empty()) {
-            self.tap.attach(Accepted(accepted), |pair| pairs.contains(&pair)).map_err(failed)?;
+        let failed = |tap: &Tap, error| format!("switching the queues of {}: {error}", tap.name());
+        if let (Some(tap), Some(accepted)) = (&self.tap, session.accepted().filter(|_| !pairs.is_empty())) {
+            tap.attach(Accepted(accepted), |pair| pairs.contains(&pair))
+                .map_err(|error| failed(tap, error))?;
         }
         self.told = None;
         let outcome = self.workers.have(self.number, job.clone()).await;
         self.told = job.zip(outcome.clone().ok());
         let runs = outcome.is_ok();
-        self.tap.detach(|pair| runs && pairs.contains(&pair)).map_err(failed)?;
+        if let Some(tap) = &self.tap {
+            tap.detach(|pair| runs && pairs.contains(&pair)).map_err(|error| failed(tap, error))?;
+        }
         outcome
     }
 

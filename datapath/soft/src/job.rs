@@ -20,7 +20,8 @@ pub(crate) enum Mode {
     Run,
     /// Give back what the driver sends, and send it nowhere: a transmit queue that is started and not enabled.
     Discard,
-    /// Only settle what a worker before left undone, so that the index to go on from is known.
+    /// Only settle what a worker before left undone, so that the index to go on from is known: what stops, and what waits for
+    /// a TAP.
     Settle,
 }
 

@@ -23,6 +23,9 @@
 //! of the control side's. Descriptor chains are given back in order, so the used index alone says which were; the record says
 //! up to where packets may have been sent, and those are not sent again.
 //!
+//! A function may be there before its TAP: a front end that wants its back end early has one. Until [`Function::set_tap`] gives it a TAP its
+//! queues only wait, over workers' ends too, and when one is taken away they wait again.
+//!
 //! | module | what lives there |
 //! |---|---|
 //! | `function` | [`Function`]: one task for each, over its socket and its configuration |

@@ -376,6 +376,8 @@ impl Session {
             };
             let mode = match (self.active(index / 2), index.is_multiple_of(2)) {
                 _ if settle == Some(index) => Mode::Settle,
+                // What is sent waits until there is somewhere to send it.
+                (true, _) if tap(index / 2).is_none() => Mode::Settle,
                 (true, _) => Mode::Run,
                 // A ring that is started and disabled takes what is sent, and sends it nowhere.
                 (false, false) => Mode::Discard,

@@ -72,7 +72,7 @@ fn a_function_that_is_in_use_keeps_its_settings() {
         let _guard = world.runtime.enter();
         Function::open(
             &world.workers,
-            Arc::clone(&world.tap),
+            Some(Arc::clone(&world.tap)),
             &settings(ALL, 3),
             OFFLOADS,
             Socket::Serve(path.clone()),
@@ -92,7 +92,8 @@ fn a_function_connects_to_a_front_end_that_serves_and_again_when_it_comes_again(
     let function = world.namespace.run(|| {
         let _guard = world.runtime.enter();
         let socket = Socket::Connect(path.clone());
-        Function::open(&world.workers, Arc::clone(&world.tap), &settings(ALL, 3), OFFLOADS, socket).unwrap()
+        Function::open(&world.workers, Some(Arc::clone(&world.tap)), &settings(ALL, 3), OFFLOADS, socket)
+            .unwrap()
     });
     let function = function.unwrap();
     // Neither the folder nor the socket is there yet; then another comes in its place; then the same is there again.

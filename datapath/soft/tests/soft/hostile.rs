@@ -30,7 +30,7 @@ impl Neighbours {
         let neighbour = {
             let _guard = world.runtime.enter();
             let socket = Socket::Serve(path.clone());
-            Function::open(&world.workers, Arc::new(tap), &settings(ALL, 3), OFFLOADS, socket).unwrap()
+            Function::open(&world.workers, Some(Arc::new(tap)), &settings(ALL, 3), OFFLOADS, socket).unwrap()
         };
         let good_wire =
             world.namespace.run(|| virtnet_soft::driver::Wire::open("rep1", false)).unwrap().unwrap();

@@ -4,6 +4,7 @@
 
 mod control;
 mod fuzz;
+mod handover;
 mod hostile;
 mod kills;
 mod support;

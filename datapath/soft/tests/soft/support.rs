@@ -86,7 +86,7 @@ impl World {
             let _guard = self.runtime.enter();
             Function::open(
                 &self.workers,
-                Arc::clone(&self.tap),
+                Some(Arc::clone(&self.tap)),
                 settings,
                 carries,
                 Socket::Serve(self.socket()),
