@@ -251,6 +251,7 @@ fn reason_of(refusal: Refusal) -> Reason {
         Refusal::DriverLoaded => Reason::DriverLoaded,
         Refusal::MtuFixed => Reason::MtuFixed,
         Refusal::MsixFixed => Reason::MsixFixed,
+        Refusal::MachineRuns => Reason::ReplugPending,
         Refusal::QueuesAboveLimit => Reason::QueuesAboveLimit,
         Refusal::MsixAboveLimit => Reason::MsixAboveLimit,
         Refusal::FeatureUnsupported => Reason::FeatureUnsupported,

@@ -89,6 +89,7 @@ fn function_status(function: &Function) -> FunctionStatus {
         migrating: _,
         sf,
         socket,
+        vfs: _,
     } = function;
     FunctionStatus {
         vuid: vuid.to_string(),

@@ -155,6 +155,16 @@ pub(super) fn plan(
         };
     }
     if !difference.change.is_empty() {
+        if let Some(socket) = function.fixed_by() {
+            let message = format!(
+                "{} waits until the machine behind {} is started anew: shut it down, and start it with the qemu_arguments that \
+                 `virtnet query -p {}` says then",
+                difference.change,
+                socket.display(),
+                function.id.pf,
+            );
+            return Outcome::pending(Reason::ReplugPending, &message);
+        }
         if function.driver.in_use {
             let message = format!(
                 "{} waits until the driver is gone: {}, and once this is Ready the same to bind",

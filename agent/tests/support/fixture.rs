@@ -558,6 +558,7 @@ impl FunctionFixture {
             negotiated: None,
             config_vector: None,
             migrating: false,
+            vfs: Vec::new(),
             sf: (!self.without_sf).then(|| SubFunction::named(port, number, &parent)),
             socket: self.socket.clone(),
         }

@@ -101,7 +101,8 @@ pub struct Emulation {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Emulated {
-    /// `None`: firmware or host made it and no controller has configured it since.
+    /// `None`: firmware or host made it and no controller has configured it since. What a machine was started with is present from
+    /// the beginning, and has no SF before a controller gives it one.
     pub emulation: Option<Emulation>,
     /// Its address, once the host has enumerated it.
     pub bdf: Option<Bdf>,
@@ -117,6 +118,9 @@ pub struct Emulated {
     pub migrating: bool,
     /// The vhost-user socket, where a front end connects to it.
     pub socket: Option<PathBuf>,
+    /// The sockets of a PF's VFs, the first one's first, where whoever starts a machine has to know them.
+    #[serde(default)]
+    pub vf_sockets: Vec<PathBuf>,
 }
 
 /// What of a device stays as it is between two cold boots.

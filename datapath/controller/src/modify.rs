@@ -120,6 +120,7 @@ impl Table {
             ));
         }
         self.check_settings(doing, place, now, &wanted)?;
+        self.check_machine(doing, place)?;
         if in_use {
             return Err(PartError::refused(
                 Refusal::DriverLoaded,
@@ -129,6 +130,21 @@ impl Table {
             ));
         }
         Ok(ModifyPlan::Configure(place, Emulation { settings: wanted, sf: emulation.sf }))
+    }
+
+    /// What a machine was started with stays so until it ends, whether or not its guest has a driver for it.
+    fn check_machine(&self, doing: &str, place: Place) -> Result<(), PartError> {
+        let Some(function) = self.function(place) else { return Ok(()) };
+        let Some(socket) = function.fixed_by() else { return Ok(()) };
+        Err(PartError::refused(
+            Refusal::MachineRuns,
+            format!(
+                "{doing}: the machine behind {} was started with what the function presents: shut it down, ask for this again, \
+                 and start it with the qemu_arguments that `virtnet query -p {}` says then",
+                socket.display(),
+                function.id.pf
+            ),
+        ))
     }
 
     fn admit_prepared(
@@ -208,5 +224,94 @@ impl Table {
                 self.bounds.msix_setting(true)
             ),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use virtnet_model::{EswitchPort, Features, HostDriver, Mac, QueueSize, Uplink};
+
+    use super::*;
+    use crate::limits::Bounds;
+    use crate::{DeviceEvent, DeviceState, Emulated, EngineConfig, Profile};
+
+    /// A static PF whose machine is off, and which may have two VFs.
+    fn table() -> Table {
+        let firmware = [
+            ("VIRTIO_NET_EMULATION_ENABLE", "1"),
+            ("VIRTIO_NET_EMULATION_NUM_PF", "1"),
+            ("VIRTIO_NET_EMULATION_NUM_VF", "2"),
+            ("VIRTIO_NET_EMULATION_NUM_MSIX", "4"),
+            ("PF_TOTAL_SF", "8"),
+        ];
+        let firmware = firmware.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let device = DeviceState {
+            profile: Profile {
+                firmware: [(EswitchPort::P0, firmware)].into(),
+                base_mac: Mac::local([0; 5]),
+                max_virtq: 16,
+                max_queue_size: QueueSize::try_from(256).unwrap(),
+                features: Features::controller_default(),
+                host_io_space: 0,
+                hosts: BTreeMap::new(),
+            },
+            uplink_mtus: [(Uplink::P0, 1500)].into(),
+            functions: BTreeMap::new(),
+            sfs: BTreeMap::new(),
+        };
+        let config = EngineConfig::default();
+        let bounds = Bounds::new(&device, &config).unwrap();
+        let mut table = Table::new(config, bounds, device);
+        let place = Place::Static(PfId::MIN);
+        let settings = table.birth(place).unwrap();
+        let pf = Emulated {
+            emulation: Some(Emulation { settings, sf: None }),
+            socket: Some("/run/pf-0".into()),
+            vf_sockets: vec!["/run/pf-0-vf-0".into(), "/run/pf-0-vf-1".into()],
+            ..Emulated::default()
+        };
+        table.absorb(DeviceEvent::Function(place, Some(pf)));
+        table
+    }
+
+    fn change(last: u8) -> Change {
+        Change { mac: Some(Mac::local([0, 0, 0, 0, last])), ..Change::default() }
+    }
+
+    #[test]
+    fn a_pf_tells_what_a_machine_is_to_be_started_with_for_its_vfs() {
+        let mut table = table();
+        let target = Target::Vf(PfId::MIN, VfId::MIN);
+        let plan = table.admit_modify(&target, &change(7)).unwrap();
+        let ModifyPlan::Prepare(pf, vf, prepared) = plan else { panic!("{plan:?}") };
+        table.prepared.insert((pf, vf), prepared);
+        let pf = table.function(Place::Static(PfId::MIN)).unwrap();
+        let told: Vec<_> = pf.vfs.iter().map(|vf| (vf.vuid.to_string(), vf.mac, vf.socket.clone())).collect();
+        let other = table.birth(Place::Vf(PfId::MIN, VfId::try_from(1).unwrap())).unwrap().mac;
+        assert_eq!(
+            told,
+            [
+                ("VNETS0D0F0VF1".to_owned(), Mac::local([0, 0, 0, 0, 7]), Some("/run/pf-0-vf-0".into())),
+                ("VNETS0D0F0VF2".to_owned(), other, Some("/run/pf-0-vf-1".into())),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_machine_was_started_with_is_changed_while_it_is_off_alone() {
+        let mut table = table();
+        let target = Target::Static(PfId::MIN);
+        assert!(matches!(table.admit_modify(&target, &change(7)), Ok(ModifyPlan::Configure(..))));
+        for driver in [HostDriver { seen: true, in_use: false }, HostDriver { seen: true, in_use: true }] {
+            let place = Place::Static(PfId::MIN);
+            let pf = Emulated { driver, ..table.functions[&place].clone() };
+            table.absorb(DeviceEvent::Function(place, Some(pf)));
+            let refused = table.admit_modify(&target, &change(7)).unwrap_err();
+            assert_eq!(refused.refusal(), Some(Refusal::MachineRuns), "{refused}");
+            assert!(refused.message.contains("/run/pf-0 was started with"), "{refused}");
+            assert!(matches!(table.admit_modify(&target, &Change::default()), Ok(ModifyPlan::Nothing)));
+        }
     }
 }

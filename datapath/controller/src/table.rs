@@ -1,6 +1,7 @@
 //! The device table: what the device told, and what only the controller knows. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use virtnet_model::{
     Change, ControllerState, EswitchPort, Function, FunctionId, Mac, Mtu, PfId, QueueSize, SfBudget,
@@ -8,7 +9,7 @@ use virtnet_model::{
 };
 
 use crate::limits::{BONDED, Bounds};
-use crate::{DeviceEvent, DeviceState, Emulated, EngineConfig, Place, Settings, Sf, SfKey, ids};
+use crate::{DeviceEvent, DeviceState, Emulated, Emulation, EngineConfig, Place, Settings, Sf, SfKey, ids};
 
 /// Descriptors a queue of a function that nobody gave a size (`max_queues_size` in the guide's `virtnet list`).
 const DEFAULT_QUEUE_SIZE: u32 = 256;
@@ -145,7 +146,10 @@ impl Table {
     /// The function at a place, once the controller has configured it.
     pub(crate) fn function(&self, place: Place) -> Option<Function> {
         let emulated = self.functions.get(&place)?;
-        let emulation = emulated.emulation.as_ref()?;
+        self.described(place, emulated, emulated.emulation.as_ref()?)
+    }
+
+    fn described(&self, place: Place, emulated: &Emulated, emulation: &Emulation) -> Option<Function> {
         let Settings { mac, mtu, max_queues, queue_size, num_msix, features, transitional } =
             &emulation.settings;
         Some(Function {
@@ -166,7 +170,22 @@ impl Table {
             migrating: emulated.migrating,
             sf: emulation.sf.and_then(|key| self.sub_function(key)),
             socket: emulated.socket.clone(),
+            vfs: self.vfs_of(place, emulated),
         })
+    }
+
+    /// The VFs of a PF whose sockets whoever starts a machine has to know: each as it is, or as it would be made.
+    fn vfs_of(&self, place: Place, emulated: &Emulated) -> Vec<Function> {
+        let Place::Static(pf) = place else { return Vec::new() };
+        let sockets = (0u32..).zip(&emulated.vf_sockets);
+        let vf = |(index, socket): (u32, &PathBuf)| {
+            let place = Place::Vf(pf, VfId::try_from(index).ok()?);
+            self.function(place).or_else(|| {
+                let unborn = Emulated { socket: Some(socket.clone()), ..Emulated::default() };
+                self.described(place, &unborn, &Emulation { settings: self.birth(place)?, sf: None })
+            })
+        };
+        sockets.filter_map(vf).collect()
     }
 
     fn sub_function(&self, key: SfKey) -> Option<SubFunction> {

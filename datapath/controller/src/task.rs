@@ -498,9 +498,17 @@ impl<D: DeviceModel> Session<D> {
         }
         confirmed?;
         if let Place::Vf(pf, vf) = place {
-            let was_prepared = self.shared.with(|table| table.prepared.remove(&(pf, vf)))?.is_some();
+            let prepared = self.shared.with(|table| {
+                let change = table.prepared.remove(&(pf, vf))?;
+                let mut wanted = emulation.settings.clone();
+                table.apply(&change, &mut wanted, place);
+                Some((wanted == emulation.settings, change))
+            })?;
             self.shared.notifier.notify();
-            if was_prepared {
+            if let Some((is_so, change)) = prepared {
+                if !is_so {
+                    tracing::warn!(%place, %change, "its machine was started with other settings than were prepared for it");
+                }
                 self.memory.keep(pf, vf, &Change::default()).await?;
             }
         }

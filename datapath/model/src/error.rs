@@ -90,6 +90,8 @@ pub enum Refusal {
     MtuFixed,
     /// The MSI-X of a PF can't be changed in this generation.
     MsixFixed,
+    /// A machine was started with what the function presents.
+    MachineRuns,
     /// More virtqueues than MSI-X vectors and the device's maximum allow.
     QueuesAboveLimit,
     /// More MSI-X vectors than firmware gives.

@@ -1,7 +1,7 @@
 //! A virtio-net function as its controller reports it: [`Function`], with its [`SubFunction`] and the host's driver.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -142,4 +142,16 @@ pub struct Function {
     pub sf: Option<SubFunction>,
     /// The vhost-user socket of a function that a virtual machine's front end connects to.
     pub socket: Option<PathBuf>,
+    /// The VFs of a PF that a machine has to be started with for its guest to make them, each as it is or as it would be made. Where
+    /// the host makes VFs of nothing it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vfs: Vec<Self>,
+}
+
+impl Function {
+    /// The socket of a function that a machine has: what it presents is as the machine was started, and nothing changes it before
+    /// that ends.
+    pub fn fixed_by(&self) -> Option<&Path> {
+        self.socket.as_deref().filter(|_| self.driver.seen)
+    }
 }

@@ -81,6 +81,22 @@ pub(crate) fn set(features: &Features, properties: &mut Map<String, Value>) {
     }
 }
 
+/// The features that a device offers whose properties have these values, as far as its back end has them too.
+pub(crate) fn of(properties: &Map<String, Value>) -> Features {
+    let is_on = |name: &str| properties.get(name).and_then(Value::as_bool) == Some(true);
+    let offered = |feature: &Feature| match (property(*feature), feature) {
+        (Property::On(name) | Property::Off(name), _) => is_on(name),
+        (Property::Implied, Feature::Mtu) => {
+            properties.get("host_mtu").and_then(Value::as_u64).is_some_and(|mtu| mtu > 0)
+        }
+        (Property::Implied, Feature::Mq) => is_on("mq"),
+        (Property::Implied, Feature::Version1) => !is_on("disable-modern"),
+        (Property::Implied, _) => true,
+        (Property::Absent, _) => false,
+    };
+    Feature::ALL.iter().filter(|feature| offered(feature)).copied().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +109,17 @@ mod tests {
         assert_eq!(properties["host_tso4"], false);
         assert_eq!(properties["packed"], true);
         assert!(!properties.contains_key("in_order"));
+    }
+
+    #[test]
+    fn what_was_set_is_what_is_read() {
+        let features = Features::controller_default().with(Feature::RingPacked, true);
+        let mut properties = Map::new();
+        set(&features, &mut properties);
+        properties.extend([("host_mtu".to_owned(), 1500.into()), ("mq".to_owned(), true.into())]);
+        assert_eq!(of(&properties), features);
+        properties.extend([("host_mtu".to_owned(), 0.into()), ("mq".to_owned(), false.into())]);
+        assert_eq!(of(&properties), features.with(Feature::Mtu, false).with(Feature::Mq, false));
     }
 
     #[test]

@@ -45,7 +45,7 @@ mod plan;
 mod state;
 
 pub use bus::{Bus, BusWatch};
-pub use command_line::arguments;
+pub use command_line::{Presented, arguments};
 pub use config::{Backend, ConfigError, HostConfig};
 pub use operate::BusError;
 pub use plan::{Step, Unfit};

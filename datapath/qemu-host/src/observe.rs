@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use virtnet_controller::Place;
-use virtnet_model::{Mac, Mtu, VfId};
+use virtnet_model::{Features, Mac, Mtu, VfId};
 use virtnet_qmp::{Qmp, QmpError};
 
 use crate::config::HostConfig;
+use crate::features;
 use crate::pci::{self, PciFunction};
 use crate::plan::Names;
 use crate::state::{RxFilter, Seen};
@@ -80,7 +81,9 @@ pub(crate) async fn observe(qmp: &Qmp, config: &HostConfig) -> Result<Observatio
             // Until a driver of the guest's takes it, its registers are nowhere: QEMU tells no VF that is enabled and has no driver from
             // one that is not.
             if tree.iter().any(|each| each.id == vf.id && each.mapped) {
-                functions.insert(Place::Vf(*pf, index), seen(qmp, vf, &tree, false).await?);
+                let features = features_of(qmp, vf).await?;
+                let seen = Seen { features, ..seen(qmp, vf, &tree, false).await? };
+                functions.insert(Place::Vf(*pf, index), seen);
             }
         }
     }
@@ -166,10 +169,34 @@ async fn seen(qmp: &Qmp, device: &Device, tree: &[PciFunction], ours: bool) -> R
         mtu: number(mtu).and_then(|mtu| Mtu::try_from(mtu).ok()),
         vectors: number(vectors).and_then(|vectors| u16::try_from(vectors).ok()),
         queue_size: number(size).and_then(|size| u16::try_from(size).ok()),
+        features: None,
         up: None,
         filter: filter.as_ref().and_then(rx_filter),
         unplugging: None,
     })
+}
+
+/// The features of a device, by its properties; `None` where it has gone. Any QEMU that has VFs tells all of them at once.
+async fn features_of(qmp: &Qmp, device: &Device) -> Result<Option<Features>, ObserveError> {
+    const COMMAND: &str = "qom-list-get";
+    #[derive(Deserialize)]
+    struct Object {
+        properties: Vec<Property>,
+    }
+    #[derive(Deserialize)]
+    struct Property {
+        name: String,
+        #[serde(default)]
+        value: Value,
+    }
+    let Some(answer) = known(qmp.execute(COMMAND, json!({"paths": [device.path]}))).await? else {
+        return Ok(None);
+    };
+    let objects: Vec<Object> =
+        serde_json::from_value(answer).map_err(|source| ObserveError::Answer { command: COMMAND, source })?;
+    let properties = objects.into_iter().flat_map(|object| object.properties);
+    let properties: Map<String, Value> = properties.map(|property| (property.name, property.value)).collect();
+    Ok(Some(features::of(&properties)))
 }
 
 /// A property of a device; `None` where it has gone, or is a device of another kind.

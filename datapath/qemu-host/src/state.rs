@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use virtnet_controller::Place;
-use virtnet_model::{Bdf, Mac, Mtu};
+use virtnet_model::{Bdf, Features, Mac, Mtu};
 
 /// Whether QEMU can be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +74,9 @@ pub struct Seen {
     pub vectors: Option<u16>,
     /// Descriptors a receive queue.
     pub queue_size: Option<u16>,
+    /// The features that it was made to offer, as far as its back end has them. Asked of VFs alone: of the others they are
+    /// known to whoever configured them.
+    pub features: Option<Features>,
     /// The link as it was last set; `None`: not by this process. QEMU can't be asked.
     pub up: Option<bool>,
     /// What its driver has set; `None` where that is not known.
@@ -153,6 +156,7 @@ pub(crate) mod tests {
             mtu: None,
             vectors: Some(4),
             queue_size: Some(256),
+            features: None,
             up: None,
             filter: None,
             unplugging: None,

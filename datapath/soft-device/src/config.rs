@@ -6,13 +6,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-use virtnet_model::{Mac, Mtu, PfId};
+use virtnet_controller::Place;
+use virtnet_model::{Mac, Mtu, PfId, VfId};
 use virtnet_qemu_host::HostConfig;
 
 /// The bytes that a socket's path can have (unix(7)), without the names that are made in the folder.
 const LONGEST_FOLDER: usize = 90;
 /// Slots and static PFs at most: as many as a controller takes.
 const MOST: u16 = 255;
+/// VFs of a PF at most: they are the other functions of its slot.
+const MOST_VFS: u16 = 7;
 
 /// A DPU in software. In JSON or YAML, names in camel case:
 ///
@@ -44,6 +47,9 @@ pub struct SoftConfig {
     /// Static PFs of a device without hosts.
     #[serde(default, rename = "staticPfs")]
     pub socket_pfs: Option<u16>,
+    /// VFs that each static PF can have. Its host is a guest whose log is told, since nothing else tells of VFs.
+    #[serde(default)]
+    pub vfs: u16,
     /// MSI-X vectors that a function can have, the configuration's included: one more than its virtqueues.
     #[serde(default = "msix")]
     pub msix: u16,
@@ -151,9 +157,27 @@ impl SoftConfig {
                 Some(_) | None => {}
             }
         }
+        if self.vfs > MOST_VFS {
+            wrong(
+                "vfs",
+                format!("{}: a PF has {MOST_VFS} at most, the other functions of its slot", self.vfs),
+            );
+        }
+        if self.vfs > 0 && self.hosts.values().all(|host| host.static_pfs.is_empty()) {
+            wrong(
+                "vfs",
+                "without a static PF of a host: hosts.NAME.staticPfs names those that have them".to_owned(),
+            );
+        }
         for (name, host) in &self.hosts {
             if let Err(error) = host.check() {
                 wrong(&format!("hosts.{name}"), error.to_string());
+            }
+            if self.vfs > 0 && !host.static_pfs.is_empty() && host.trace.is_none() {
+                wrong(
+                    &format!("hosts.{name}.trace"),
+                    "it is missing: QEMU tells of VFs in its log alone".to_owned(),
+                );
             }
         }
         let slots =
@@ -191,6 +215,22 @@ impl SoftConfig {
     /// The static PFs, in order.
     pub(crate) fn pfs(&self) -> impl Iterator<Item = PfId> {
         (0..u32::from(self.static_pfs())).filter_map(|pf| PfId::try_from(pf).ok())
+    }
+
+    /// The VFs that a static PF can have, in order.
+    pub(crate) fn vfs_of(&self, pf: PfId) -> impl Iterator<Item = Place> {
+        let indices = (0..u32::from(self.vfs)).filter_map(|vf| VfId::try_from(vf).ok());
+        indices.map(move |vf| Place::Vf(pf, vf))
+    }
+
+    /// The socket of a function.
+    pub(crate) fn socket(&self, place: Place) -> PathBuf {
+        let name = match place {
+            Place::Slot(slot) => format!("slot-{slot}"),
+            Place::Static(pf) => format!("pf-{pf}"),
+            Place::Vf(pf, vf) => format!("pf-{pf}-vf-{vf}"),
+        };
+        self.sockets.join(name)
     }
 
     /// How long a guest is waited for.
@@ -262,6 +302,14 @@ mod tests {
     }
 
     #[test]
+    fn each_static_pf_of_a_guest_with_a_log_has_vfs() {
+        let hosts = "vfs: 2\nhosts:\n  a: {qmp: /a, staticPfs: {0: pf0}, trace: /log}\n  b: {qmp: /b}\n";
+        let config = SoftConfig::parse(&format!("{PLAIN}{hosts}")).unwrap();
+        let vfs: Vec<_> = config.vfs_of(PfId::MIN).map(|place| place.to_string()).collect();
+        assert_eq!(vfs, ["VF 0 of PF 0", "VF 1 of PF 0"]);
+    }
+
+    #[test]
     fn mistakes_are_told_by_field_and_reason_and_all_at_once() {
         let both = told("msix: 2\nthreads: 0\nunplugSeconds: 0\n");
         for part in ["msix: 2 is not from 3 to 2048", "threads: 0 is not from 1 to 64", "unplugSeconds: 0"] {
@@ -279,6 +327,9 @@ mod tests {
                 "hosts.b.slots: 0 is host a's too",
             ),
             ("hosts: {a: {qmp: /a}, b: {qmp: /a}}\n", "hosts.b.qmp: the monitor of host a too"),
+            ("vfs: 8\n", "vfs: 8: a PF has 7 at most"),
+            ("staticPfs: 1\nvfs: 2\n", "vfs: without a static PF of a host"),
+            ("vfs: 2\nhosts: {a: {qmp: /a, staticPfs: {0: pf0}}}\n", "hosts.a.trace: it is missing"),
         ] {
             let error = told(text);
             assert!(error.contains(part), "{text}: {error}");

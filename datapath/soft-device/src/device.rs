@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tokio::task::AbortHandle;
-use virtnet_controller::{DeviceModel, DeviceWatch, Emulation, Place, Sf, SfKey};
+use virtnet_controller::{DeviceModel, DeviceWatch, Emulated, Emulation, Place, Sf, SfKey};
 use virtnet_model::{Moderation, PartError, QueueState, Refusal, SfNumber, Uplink, representor_name};
 use virtnet_netlink::{NetlinkLinks, Representors};
 use virtnet_qemu_host::{Bus, ConfigError as HostError};
-use virtnet_soft::{Carries, Function, Program, ReplaceError, Socket, Tap, Workers};
+use virtnet_soft::{Carries, Function, FunctionError, Program, ReplaceError, Socket, Tap, Workers};
 
 use crate::config::SoftConfig;
 use crate::table::{BackEnd, Held, HeldSf, Table};
@@ -28,7 +28,7 @@ pub struct SoftDevice(pub(crate) Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) config: SoftConfig,
     pub(crate) carries: Carries,
-    workers: Workers,
+    pub(crate) workers: Workers,
     table: Mutex<Table>,
     /// The buses of the hosts, by name.
     pub(crate) buses: BTreeMap<String, Arc<Bus>>,
@@ -62,6 +62,15 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// The function of a VF, which is there from the start, can't be opened.
+    #[error("{place}")]
+    Vf {
+        /// The VF.
+        place: Place,
+        /// Why.
+        #[source]
+        source: FunctionError,
+    },
     /// A host can't be meant.
     #[error("the host {name}")]
     Host {
@@ -81,7 +90,7 @@ impl SoftDevice {
     /// are in the network namespace of the threads of the runtime that it is called in.
     ///
     /// # Errors
-    /// Where the folder of the sockets can't be made, or the kernel refuses a socket of rtnetlink.
+    /// Where the folder of the sockets or the socket of a VF can't be made, or the kernel refuses a socket of rtnetlink.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -97,7 +106,9 @@ impl SoftDevice {
         let uplink_mtus = BTreeMap::from([(Uplink::P0, config.uplink_mtu.get().into())]);
         let mut table = Table::new(profile::profile(&config, carries), uplink_mtus);
         for pf in config.pfs() {
-            table.add(Place::Static(pf), Held::default());
+            let vf_sockets = config.vfs_of(pf).map(|vf| config.socket(vf)).collect();
+            let emulated = Emulated { vf_sockets, ..Emulated::default() };
+            table.add(Place::Static(pf), Held { emulated, ..Held::default() });
         }
         let shared = Arc::new(Shared {
             config,
@@ -108,6 +119,9 @@ impl SoftDevice {
             followers: Mutex::default(),
             places: Mutex::default(),
         });
+        for vf in shared.config.pfs().flat_map(|pf| shared.config.vfs_of(pf)) {
+            shared.open_vf(vf).map_err(|source| StartError::Vf { place: vf, source })?;
+        }
         let representors = NetlinkLinks::open(Representors::Taps).map_err(StartError::Links)?;
         let following = links::follow(Arc::downgrade(&shared), representors);
         lock(&shared.followers).push(tokio::spawn(following).abort_handle());
@@ -133,7 +147,7 @@ impl SoftDevice {
 
     /// Closes what is behind the functions: their sockets are gone when it returns. What is in slots stays there.
     pub async fn close(&self) {
-        let places = self.0.table().places();
+        let places = self.0.table().back_ends();
         for place in places {
             let back_end = self.0.table().take_back_end(place);
             Shared::close(back_end).await;
@@ -156,11 +170,10 @@ impl Shared {
     pub(crate) fn bus(&self, place: Place) -> Option<Arc<Bus>> {
         let name = match place {
             Place::Slot(slot) => self.config.host_of(slot)?,
-            Place::Static(pf) => {
+            Place::Static(pf) | Place::Vf(pf, _) => {
                 let found = self.config.hosts.iter().find(|(_, host)| host.static_pfs.contains_key(&pf));
                 found.map(|(name, _)| name.as_str())?
             }
-            Place::Vf(..) => return None,
         };
         self.buses.get(name).map(Arc::clone)
     }
@@ -172,12 +185,19 @@ impl Shared {
 
     /// The socket of a function.
     pub(crate) fn socket(&self, place: Place) -> PathBuf {
-        let name = match place {
-            Place::Slot(slot) => format!("slot-{slot}"),
-            Place::Static(pf) => format!("pf-{pf}"),
-            Place::Vf(pf, vf) => format!("pf-{pf}-vf-{vf}"),
-        };
-        self.config.sockets.join(name)
+        self.config.socket(place)
+    }
+
+    /// The representor of an SF that a function is to have, and no other has.
+    pub(crate) fn representor(&self, doing: &str, place: Place, key: SfKey) -> Result<Arc<Tap>, PartError> {
+        let table = self.table();
+        if let Some(user) = table.user_of(key).filter(|user| *user != place) {
+            return Err(PartError::failed(format!("{doing}: {user} uses {key}")));
+        }
+        match table.sf(key) {
+            Some(held) => Ok(Arc::clone(&held.tap)),
+            None => Err(PartError::failed(format!("{doing}: there is no {key}"))),
+        }
     }
 
     /// Opens what is behind a function, with its SF's representor.
@@ -187,21 +207,12 @@ impl Shared {
         place: Place,
         emulation: &Emulation,
     ) -> Result<Function, PartError> {
-        let tap = {
-            let table = self.table();
-            let Some(key) = emulation.sf else {
-                return Err(PartError::failed(format!("{doing}: it has no SF")));
-            };
-            if let Some(user) = table.user_of(key).filter(|user| *user != place) {
-                return Err(PartError::failed(format!("{doing}: {user} uses {key}")));
-            }
-            match table.sf(key) {
-                Some(held) => Arc::clone(&held.tap),
-                None => return Err(PartError::failed(format!("{doing}: there is no {key}"))),
-            }
+        let Some(key) = emulation.sf else {
+            return Err(PartError::failed(format!("{doing}: it has no SF")));
         };
+        let tap = self.representor(doing, place, key)?;
         let socket = Socket::Serve(self.socket(place));
-        Function::open(&self.workers, tap, &emulation.settings, self.carries, socket)
+        Function::open(&self.workers, Some(tap), &emulation.settings, self.carries, socket)
             .map_err(|error| PartError::failed(doing.to_owned()).caused_by(error))
     }
 
@@ -229,10 +240,7 @@ impl Shared {
         let bus = self.bus(place);
         let plugged = self.is_plugged(place);
         let mut table = self.table();
-        let state = table
-            .function(place)
-            .and_then(|held| held.back_end.as_ref())
-            .map(|back_end| back_end.function.watch());
+        let state = table.back_end(place).map(|function| function.watch());
         if let Some(bus) = &bus {
             table.see_bus(place, bus.state().borrow().functions.get(&place));
         }
@@ -243,6 +251,9 @@ impl Shared {
 
     async fn configure(self: &Arc<Self>, place: Place, emulation: &Emulation) -> Result<(), PartError> {
         let doing = format!("configure {place}");
+        if matches!(place, Place::Vf(..)) {
+            return self.configure_vf(&doing, place, emulation).await;
+        }
         let _right = self.change(place).await;
         let (now, function) = {
             let table = self.table();
@@ -255,7 +266,7 @@ impl Shared {
                     format!("{doing}: Virtio driver should not be loaded"),
                 ));
             }
-            let function = held.back_end.as_ref().map(|back_end| Arc::clone(&back_end.function));
+            let function = table.back_end(place).map(Arc::clone);
             (held.emulated.emulation.clone(), function)
         };
         match (now, function) {
@@ -365,14 +376,11 @@ impl DeviceModel for SoftDevice {
 
     async fn queues(&self, place: Place) -> Result<Vec<QueueState>, PartError> {
         let table = self.0.table();
-        let held = table.function(place);
-        let found = held.and_then(|held| Some((held.emulated.emulation.as_ref()?, held.back_end.as_ref())));
-        let Some((emulation, back_end)) = found else {
+        let Some(emulation) = table.function(place).and_then(|held| held.emulated.emulation.as_ref()) else {
             return Err(PartError::failed(format!("query the queues of {place}: it is not configured")));
         };
         let settings = &emulation.settings;
-        let (state, counted) = back_end.map_or_else(Default::default, |back_end| {
-            let function = &back_end.function;
+        let (state, counted) = table.back_end(place).map_or_else(Default::default, |function| {
             (function.watch().borrow().clone(), function.counters(settings.max_queues))
         });
         Ok(queues::queues(settings, &state, &counted))

@@ -42,6 +42,10 @@ fn take_in(shared: &Arc<Shared>, place: Place, seen: Option<&Seen>) {
             let shared = Arc::clone(shared);
             tokio::spawn(async move { shared.take_out_left(slot).await });
         }
+        (Place::Vf(..), _) => {
+            let shared = Arc::clone(shared);
+            tokio::spawn(async move { shared.look_at_vf(place).await });
+        }
         _ => shared.table().see_bus(place, seen),
     }
     match (place, seen) {

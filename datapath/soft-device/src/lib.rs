@@ -9,6 +9,7 @@
 //! | `device` | [`SoftDevice`]: what a controller asks for, done |
 //! | `slot` | functions in slots: plugged, unplugged, replaced |
 //! | `links` | functions' links, which follow their representors |
+//! | `vf` | VFs: opened at the start, in the table as long as their guest has them |
 //! | `hosts` | what hosts and drivers do by themselves, taken in |
 //! | `queues` | a function's queues as a controller tells of them |
 //!
@@ -17,6 +18,11 @@
 //! MTU is taken out of its slot and put in anew. Where none is, whoever runs a virtual machine connects its front end to the
 //! function's socket, which the controller reports; then nothing is known of a bus, and a function is reached when its
 //! driver is up. Static PFs are always of the latter kind: QEMU is started with them.
+//!
+//! So are VFs, and QEMU wants their back ends before any guest makes a VF. What is behind each VF that there can be listens from the start,
+//! and offers all that it can, since QEMU's arguments say what of that the guest sees. When the bus tells that the guest has made
+//! it, the controller learns of the VF, with the settings that QEMU has for it, and gives it an SF, whose representor it
+//! has for as long as it is there.
 //!
 //! # Tasks
 //! There is one for each host, which takes in what its bus tells, and one for each function, which takes in what its driver does. They
@@ -31,6 +37,7 @@ mod profile;
 mod queues;
 mod slot;
 mod table;
+mod vf;
 
 pub use config::{ConfigError, Mistake, SoftConfig};
 pub use device::{SoftDevice, StartError};

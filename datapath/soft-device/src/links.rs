@@ -44,7 +44,7 @@ pub(crate) fn set(shared: &Arc<Shared>, place: Place) {
 impl Shared {
     async fn set_link(&self, place: Place) {
         let _right = self.change(place).await;
-        let Some(function) = self.table().back_end(place) else { return };
+        let Some(function) = self.table().back_end(place).map(Arc::clone) else { return };
         let bus = self.bus(place);
         if bus.as_ref().is_some_and(|bus| !bus.state().borrow().functions.contains_key(&place)) {
             // Nobody sees it. It is plugged with the link that it is to have then.

@@ -41,7 +41,11 @@ impl Shared {
         let socket = (!self.is_plugged(place)).then(|| self.socket(place));
         let emulated = Emulated { emulation: Some(emulation.clone()), socket, ..Emulated::default() };
         let back_end = self.back_end(place, function);
-        self.table().add(place, Held { emulated, back_end: Some(back_end), leaving: false, down: !up });
+        {
+            let mut table = self.table();
+            table.set_back_end(place, Some(back_end));
+            table.add(place, Held { emulated, leaving: false, down: !up });
+        }
         self.look_at(place);
         links::set(self, place);
         Ok(())

@@ -29,8 +29,6 @@ impl Drop for BackEnd {
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     pub(crate) emulated: Emulated,
-    /// `None`: no controller has configured it, or it has no SF.
-    pub(crate) back_end: Option<BackEnd>,
     /// It is to go, and its guest has not let go of it yet.
     pub(crate) leaving: bool,
     /// Its driver was told that there is no link.
@@ -52,13 +50,22 @@ pub(crate) struct Table {
     profile: Profile,
     uplink_mtus: BTreeMap<Uplink, u32>,
     functions: BTreeMap<Place, Held>,
+    /// What is behind functions that have an SF; of VFs, also of those that no guest has made.
+    back_ends: BTreeMap<Place, BackEnd>,
     sfs: BTreeMap<SfKey, HeldSf>,
     watchers: Vec<mpsc::UnboundedSender<DeviceEvent>>,
 }
 
 impl Table {
     pub(crate) fn new(profile: Profile, uplink_mtus: BTreeMap<Uplink, u32>) -> Self {
-        Self { profile, uplink_mtus, functions: BTreeMap::new(), sfs: BTreeMap::new(), watchers: Vec::new() }
+        Self {
+            profile,
+            uplink_mtus,
+            functions: BTreeMap::new(),
+            back_ends: BTreeMap::new(),
+            sfs: BTreeMap::new(),
+            watchers: Vec::new(),
+        }
     }
 
     pub(crate) fn watch(&mut self) -> DeviceWatch {
@@ -109,14 +116,22 @@ impl Table {
         self.functions.get(&place)
     }
 
-    /// What is behind a function.
-    pub(crate) fn back_end(&self, place: Place) -> Option<Arc<Function>> {
-        Some(Arc::clone(&self.functions.get(&place)?.back_end.as_ref()?.function))
+    /// The places that have something behind them.
+    pub(crate) fn back_ends(&self) -> Vec<Place> {
+        self.back_ends.keys().copied().collect()
     }
 
-    /// The places of all functions.
-    pub(crate) fn places(&self) -> Vec<Place> {
-        self.functions.keys().copied().collect()
+    /// What is behind a place.
+    pub(crate) fn back_end(&self, place: Place) -> Option<&Arc<Function>> {
+        self.back_ends.get(&place).map(|back_end| &back_end.function)
+    }
+
+    /// Puts something behind a place, or nothing.
+    pub(crate) fn set_back_end(&mut self, place: Place, back_end: Option<BackEnd>) {
+        match back_end {
+            Some(back_end) => self.back_ends.insert(place, back_end),
+            None => self.back_ends.remove(&place),
+        };
     }
 
     /// A function is there that was not.
@@ -160,33 +175,20 @@ impl Table {
         up
     }
 
-    /// Takes in what a back end has seen of its driver. Behind a socket, nothing else tells whether a machine has the function.
+    /// Takes in what a back end has seen of its driver.
     pub(crate) fn see_driver(&mut self, place: Place, state: &State, by_socket: bool) {
         let down = self.functions.get(&place).is_some_and(|held| held.down);
-        self.edit(place, |emulated| {
-            // Where there is no link QEMU says to back ends that there is no driver: who had the function is taken to have it still.
-            if !(down && emulated.driver.in_use) {
-                emulated.driver.in_use = state.in_use;
-                emulated.negotiated.clone_from(&state.negotiated);
-            }
-            if by_socket && emulated.bdf.is_none() {
-                emulated.driver.seen = state.connected;
-            }
-        });
+        self.edit(place, |emulated| see_driver(emulated, state, by_socket, down));
     }
 
     /// Takes in what is seen of a function on a host's bus.
     pub(crate) fn see_bus(&mut self, place: Place, seen: Option<&Seen>) {
-        self.edit(place, |emulated| {
-            emulated.bdf = seen.and_then(|seen| seen.bdf);
-            emulated.driver.seen = emulated.bdf.is_some();
-            emulated.driver.in_use &= seen.is_some();
-        });
+        self.edit(place, |emulated| see_bus(emulated, seen));
     }
 
     /// Takes the back end of a function, to be closed: nothing that its driver does is taken in any more.
     pub(crate) fn take_back_end(&mut self, place: Place) -> Option<BackEnd> {
-        self.functions.get_mut(&place)?.back_end.take()
+        self.back_ends.remove(&place)
     }
 
     pub(crate) fn set_leaving(&mut self, place: Place) {
@@ -208,9 +210,26 @@ impl Table {
 
     /// A function has another back end, and these settings.
     pub(crate) fn configured(&mut self, place: Place, emulation: &Emulation, back_end: Option<BackEnd>) {
-        if let Some(held) = self.functions.get_mut(&place) {
-            held.back_end = back_end;
-        }
+        self.set_back_end(place, back_end);
         self.edit(place, |emulated| emulated.emulation = Some(emulation.clone()));
     }
+}
+
+/// Takes in what a back end has seen of its driver. Behind a socket, nothing else tells whether a machine has the function. Where there is
+/// no link (`down`), QEMU says to back ends that there is no driver: who had the function is taken to have it still.
+pub(crate) fn see_driver(emulated: &mut Emulated, state: &State, by_socket: bool, down: bool) {
+    if !(down && emulated.driver.in_use) {
+        emulated.driver.in_use = state.in_use;
+        emulated.negotiated.clone_from(&state.negotiated);
+    }
+    if by_socket && emulated.bdf.is_none() {
+        emulated.driver.seen = state.connected;
+    }
+}
+
+/// Takes in what is seen of a function on a host's bus.
+pub(crate) fn see_bus(emulated: &mut Emulated, seen: Option<&Seen>) {
+    emulated.bdf = seen.and_then(|seen| seen.bdf);
+    emulated.driver.seen = emulated.bdf.is_some();
+    emulated.driver.in_use &= seen.is_some();
 }

@@ -11,6 +11,7 @@ use virtnet_model::{
     Bdf, Feature, Features, Function, FunctionId, FunctionKind, IfName, Mac, Mtu, PfId, QueueSize, SfNumber,
     VfId, Vuid,
 };
+use virtnet_qemu_host::Presented;
 
 use crate::queue::Queue;
 
@@ -142,9 +143,26 @@ impl<'a> Device<'a> {
     }
 }
 
-/// The arguments by which a QEMU has a function with a socket; `None`: it has none, or is none that QEMU can present.
+/// The arguments by which a QEMU has a function with a socket, and its VFs; `None`: it has none, or is none that QEMU can present. A VF
+/// is nothing that a QEMU has without its PF, which has them.
 fn qemu_arguments(function: &Function) -> Option<Vec<String>> {
-    let settings = Settings {
+    if function.kind == FunctionKind::Vf {
+        return None;
+    }
+    let all: Vec<_> = std::iter::once(function)
+        .chain(&function.vfs)
+        .map(|function| {
+            Some((function.vuid.as_str().to_lowercase(), settings(function), function.socket.as_deref()?))
+        })
+        .collect::<Option<_>>()?;
+    let presented = all.iter().map(|(name, settings, socket)| Presented { name, settings, socket });
+    let presented: Vec<_> = presented.collect();
+    let (function_itself, vfs) = presented.split_first()?;
+    virtnet_qemu_host::arguments(*function_itself, vfs, function.id.pf.get()).ok()
+}
+
+fn settings(function: &Function) -> Settings {
+    Settings {
         mac: function.mac,
         mtu: function.mtu,
         max_queues: function.max_queues,
@@ -152,9 +170,7 @@ fn qemu_arguments(function: &Function) -> Option<Vec<String>> {
         num_msix: function.num_msix,
         features: function.features.clone(),
         transitional: function.transitional,
-    };
-    let name = function.vuid.as_str().to_lowercase();
-    virtnet_qemu_host::arguments(&name, &settings, function.socket.as_deref()?).ok()
+    }
 }
 
 /// What a register has that names no MSI-X vector (virtio 1.2, section 4.1.5.1.2).
@@ -206,6 +222,7 @@ mod tests {
             migrating: false,
             sf: Some(SubFunction { rdma_device: Some("mlx5_7".to_owned()), vhca_id: Some(0x192), ..sf }),
             socket: None,
+            vfs: Vec::new(),
         }
     }
 
@@ -245,11 +262,25 @@ mod tests {
 
     #[test]
     fn a_function_with_a_socket_is_told_with_what_a_qemu_needs() {
-        let function = Function { socket: Some("/run/s".into()), ..function() };
-        let value = serde_json::to_value(Device::in_full(&function, None, &|_| None)).unwrap();
-        let lines: Vec<_> =
-            value["qemu_arguments"].as_array().unwrap().iter().filter_map(|line| line.as_str()).collect();
-        assert_eq!(lines[0], "-chardev");
-        assert!(lines[1].starts_with("socket,id=vnets0d0f2vf1-chr,path=/run/s"), "{lines:?}");
+        let arguments = |function: &Function| {
+            let value = serde_json::to_value(Device::in_full(function, None, &|_| None)).unwrap();
+            let lines = value.get("qemu_arguments")?.as_array().unwrap().clone();
+            Some(lines.iter().map(|line| line.as_str().unwrap().to_owned()).collect::<Vec<_>>())
+        };
+        let vf = Function { socket: Some("/run/v".into()), ..function() };
+        assert_eq!(arguments(&vf), None, "it comes with its PF");
+        let pf = Function {
+            id: FunctionId::pf(number(2)),
+            kind: FunctionKind::Static,
+            vuid: "VNETS0D0F2".parse().unwrap(),
+            socket: Some("/run/s".into()),
+            ..function()
+        };
+        let alone = arguments(&pf).unwrap();
+        assert!(alone[1].starts_with("socket,id=vnets0d0f2-chr,path=/run/s"), "{alone:?}");
+        let lines = arguments(&Function { vfs: vec![vf], ..pf }).unwrap();
+        assert!(lines[1].starts_with("pcie-root-port,"), "{lines:?}");
+        assert!(lines[3].starts_with("socket,id=vnets0d0f2vf1-chr,path=/run/v"), "{lines:?}");
+        assert!(lines[9].starts_with("socket,id=vnets0d0f2-chr,path=/run/s"), "{lines:?}");
     }
 }

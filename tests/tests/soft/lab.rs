@@ -39,8 +39,8 @@ impl Drop for Lab {
 }
 
 impl Lab {
-    /// Starts one over these hosts, and a switch that carries offloads or does not.
-    pub(crate) async fn start(hosts: Value, offloads: bool) -> Self {
+    /// Starts one over a device that is so, and a switch that carries offloads or does not.
+    pub(crate) async fn start(device: Value, offloads: bool) -> Self {
         let mut ovs = open_vswitch::start().unwrap();
         if offloads {
             // What carries them is chosen when the switch starts, and not later.
@@ -50,7 +50,7 @@ impl Lab {
         }
         let mut service = Service::off(ovs.namespace());
         service.behind(ovs.address());
-        service.on(json!({"hosts": hosts})).await;
+        service.on(device).await;
 
         let disk = Arc::new(embedded::MemoryDisk::default());
         let api = embedded::Api::open(embedded::Config::new(virtnet_crds::crd::all(), disk)).await.unwrap();
@@ -117,7 +117,7 @@ impl Lab {
     }
 
     /// Waits until a device is not Ready for this reason, and answers the message.
-    pub(crate) async fn until_refused(&self, name: &str, why: &str) -> String {
+    pub(crate) async fn until_not_ready(&self, name: &str, why: &str) -> String {
         let of = |device: &VirtnetDevice| reason(device).filter(|(reason, _)| reason == why);
         let refused = |device: Option<&VirtnetDevice>| device.is_some_and(|device| of(device).is_some());
         let device = self.until(name, &format!("the reason is {why}"), refused).await;

@@ -11,3 +11,4 @@ mod many;
 mod offloads;
 mod sockets;
 mod traffic;
+mod vfs;

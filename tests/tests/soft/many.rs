@@ -68,7 +68,7 @@ fn held(lab: &Lab) -> Held {
 async fn sixteen_functions_come_and_go_and_leave_nothing() {
     let rounds = std::env::var("VIRTNET_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
     let mut guest = Guest::boot(Machine { ports: FUNCTIONS.into(), ..Machine::default() }).await.unwrap();
-    let lab = Lab::start(json!({"a": host(&guest, 0)}), false).await;
+    let lab = Lab::start(json!({"hosts": {"a": host(&guest, 0)}}), false).await;
     let names: Vec<_> = (1..=FUNCTIONS).map(|number| format!("many-{number}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let macs: Vec<Mac> = (1..=FUNCTIONS).map(mac).collect();

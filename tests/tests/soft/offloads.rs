@@ -23,7 +23,7 @@ async fn offloads_are_carried_from_guest_to_guest() {
     let machine = || Machine { ports: 1, ..Machine::default() };
     let (a, b) = tokio::join!(Guest::boot(machine()), Guest::boot(machine()));
     let mut guests = [a.unwrap(), b.unwrap()];
-    let lab = Lab::start(json!({"a": host(&guests[0], 0), "b": host(&guests[1], 1)}), true).await;
+    let lab = Lab::start(json!({"hosts": {"a": host(&guests[0], 0), "b": host(&guests[1], 1)}}), true).await;
     for (host, number) in [("a", 1), ("b", 2)] {
         lab.declare(host, spec(host, number)).await;
     }
@@ -43,9 +43,9 @@ async fn offloads_are_carried_from_guest_to_guest() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offloads_that_the_switch_does_not_carry_are_refused_by_name() {
     let guest = Guest::off(Machine { ports: 1, ..Machine::default() }).unwrap();
-    let lab = Lab::start(json!({"a": host(&guest, 0)}), false).await;
+    let lab = Lab::start(json!({"hosts": {"a": host(&guest, 0)}}), false).await;
     lab.declare("a", spec("a", 1)).await;
-    let message = lab.until_refused("a", "FeatureUnsupported").await;
+    let message = lab.until_not_ready("a", "FeatureUnsupported").await;
     assert!(
         message.contains("CSUM") && message.contains("HOST_TSO4") && !message.contains("MRG_RXBUF"),
         "{message}"

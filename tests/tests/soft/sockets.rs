@@ -13,7 +13,7 @@ use virtnet_tests::programs::built;
 use crate::common::{Service, address, mac, reaches, request, target};
 
 /// What `virtnet query` says that a QEMU is to be started with for a function.
-fn arguments(service: &Service, function: &Function) -> Vec<String> {
+pub(crate) fn arguments(service: &Service, function: &Function) -> Vec<String> {
     let mut query = Command::new(built("virtnet").unwrap());
     query.arg("--socket").arg(service.folder.path().join("s.sock"));
     let output = query.args(["query", "-u", function.vuid.as_str()]).output().unwrap();
