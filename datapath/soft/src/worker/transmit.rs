@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use virtnet_model::Feature;
 
-use super::chain::{Direction, MAX_PIECES, peek, walk};
+use super::chain::{Direction, MAX_PIECES, peek, touch, walk};
 use super::line::Line;
 use super::ring::Broken;
 use super::scratch::{Chain, LONGEST, Outgoing, Scratch};
 use crate::counters::Counter;
 use crate::offer::Accepted;
 
-/// Chains after which the driver is told at the latest.
-const BATCH: u16 = 64;
+/// Chains that are taken at a time, and after which the driver is told: no more than stay in the nearest cache until they are sent.
+const BATCH: u16 = 32;
 /// Packets after which other queues have their turn, at the latest.
 const TURN: u16 = 256;
 
@@ -85,6 +85,7 @@ impl Transmit {
                 Ok(bytes) if bytes <= self.header || bytes > LONGEST => Err(Counter::BadBuffer),
                 Ok(bytes) => {
                     let [flags, gso_type] = peek(&pieces[begin..]);
+                    touch(&pieces[begin..]);
                     Ok(Outgoing { bytes, flags, gso_type })
                 }
                 Err(reason) => Err(reason),
