@@ -104,8 +104,8 @@ bench-fleet: check control-plane ## DEVICES (1000,5000,20000) devices: what bind
 	$(CARGO) build -q --workspace --locked --bins
 	@$(CARGO) run -q --locked -p virtnet-tests --bin bench_fleet -- --devices $(DEVICES)
 
-bench-datapath: check ## CPU a packet of a function in software beside bare reads and writes of a TAP
-	@$(CARGO) bench -q --locked -p virtnet-soft --bench datapath
+bench-datapath: check dpdk ## CPU a packet of a function in software beside DPDK and bare reads and writes of a TAP; writes docs/datapath.svg
+	@$(CARGO) bench -q --locked -p virtnet-soft --bench datapath -- --peer --plot $(CURDIR)/docs/datapath.svg
 
 deny: ## licences, sources and duplicates of dependencies (needs cargo-deny)
 	$(CARGO) deny --offline check bans licenses sources

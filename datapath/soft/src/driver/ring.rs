@@ -194,12 +194,17 @@ impl Ring {
         }
     }
 
+    /// How many chains have come back that were not asked for yet.
+    pub fn waiting(&self) -> u16 {
+        self.load(self.used + 2).wrapping_sub(self.seen)
+    }
+
     /// The next chain that came back.
     ///
     /// # Errors
     /// Where the device gave back what it did not have.
     pub fn given(&mut self) -> io::Result<Option<Given>> {
-        if self.load(self.used + 2) == self.seen {
+        if self.waiting() == 0 {
             return Ok(None);
         }
         let at = self.used + 4 + 8 * u64::from(self.seen & (self.size - 1));
@@ -221,7 +226,7 @@ impl Ring {
             self.store(self.available, 0);
         }
         fence(Ordering::SeqCst);
-        self.load(self.used + 2) != self.seen
+        self.waiting() > 0
     }
 
     /// Asks for no notifications.
