@@ -51,8 +51,8 @@ check-soft:
 	@tests/prerequisites.sh soft
 
 soft: check-soft open-vswitch qemu guest ## a DPU in software and two guests that reach each other through it, on a terminal until Ctrl-C
-	$(CARGO) build -q --locked -p virtnetd -p virtnet-cli -p virtnetctl --bins
-	@$(CARGO) run -q --locked -p virtnet-tests --bin soft -- $(SOFT)
+	$(CARGO) build --workspace --locked --bins
+	@$${CARGO_TARGET_DIR:-target}/debug/soft $(SOFT)
 
 fmt: ## is the tree formatted?
 	$(CARGO) fmt --all --check
