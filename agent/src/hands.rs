@@ -5,8 +5,10 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use virtnet_agent::{ControllerKind, Parts, Uid, derived_mac};
+use virtnet_model::Queues;
 use virtnet_netlink::{NetlinkLinks, Representors, Taps};
 use virtnet_ovsdb::{Address, OvsSwitch};
+use virtnet_rpc::Client;
 use virtnet_sim::{FirmwareConfig, Sim, SimConfig};
 
 /// What was being done where the netdevs can't be reached.
@@ -65,6 +67,8 @@ fn switch_kind(text: &str) -> Result<SwitchKind, String> {
 pub(crate) struct Hands {
     /// The parts of the DPU.
     pub(crate) parts: Parts,
+    /// The controller once more, which tells of queues too.
+    pub(crate) queues: Arc<dyn Queues>,
     /// The simulated DPU, which stands for as long as this is held.
     _sim: Option<Sim>,
 }
@@ -84,8 +88,9 @@ impl Arguments {
                 );
             };
             let representors = if tap_representors { Representors::Taps } else { Representors::OfDriver };
-            let parts = Parts::of_service(&socket, address, representors).context(NETLINK)?;
-            return Ok(Hands { parts, _sim: None });
+            let service = Arc::new(Client::connect(&socket));
+            let parts = Parts::of_service(Arc::clone(&service), address, representors).context(NETLINK)?;
+            return Ok(Hands { parts, queues: service, _sim: None });
         }
         if tap_representors {
             bail!(
@@ -99,13 +104,14 @@ impl Arguments {
         Ok(match (switch, links) {
             (SwitchKind::Sim, LinksKind::Sim) => {
                 let sim = Sim::new(config);
-                Hands { parts: Parts::from(&sim), _sim: Some(sim) }
+                Hands { parts: Parts::from(&sim), queues: sim.queues(), _sim: Some(sim) }
             }
             (SwitchKind::Ovsdb(address), LinksKind::Netlink) => {
                 let sim = Sim::on_netdevs(config, Arc::new(Taps::new(None)));
                 let links = Arc::new(NetlinkLinks::open(Representors::Taps).context(NETLINK)?);
                 let switch = Arc::new(OvsSwitch::connect(address));
-                Hands { parts: Parts { links, switch, ..Parts::from(&sim) }, _sim: Some(sim) }
+                let parts = Parts { links, switch, ..Parts::from(&sim) };
+                Hands { parts, queues: sim.queues(), _sim: Some(sim) }
             }
             (SwitchKind::Ovsdb(address), LinksKind::Sim) => bail!(
                 "--switch=ovsdb:{address} needs --links=netlink: Open vSwitch can't attach simulated netdevs"

@@ -5,11 +5,12 @@ mod hands;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use virtnet_agent::{Metrics, preview};
+use virtnet_agent::{Metrics, Statistics, preview};
 use virtnet_client::{Clock, connect};
 use virtnet_crds::LEASE_NAMESPACE;
 use virtnet_telemetry::{LogArguments, serve};
@@ -84,7 +85,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let client = connect(dpu.kubeconfig.as_deref()).await?;
             let hands = dpu.hands.connect(&dpu.dpu)?;
             let (clock, metrics) = (Clock::system(), Metrics::default());
-            let serving = serve(http, metrics.probes());
+            let mut probes = metrics.probes();
+            Statistics::new(Arc::clone(&hands.queues)).serve_with(&mut probes);
+            let serving = serve(http, probes);
             let config = virtnet_agent::Config { dpu: dpu.dpu, lease_namespace };
             // Nothing waits for steps under way, or for open connections: the next agent goes on from what is there.
             tokio::select! {

@@ -48,7 +48,7 @@ impl Metrics {
             0 => Err("the devices were not listed yet, or the DPU not observed"),
             _ => Ok(()),
         };
-        Probes { registry, pulse: self.pulse.clone(), readiness: Box::new(readiness) }
+        Probes::new(registry, self.pulse.clone(), readiness)
     }
 
     /// Registers all of them.

@@ -1,7 +1,7 @@
 //! A DPU whose virtio-net controller is a service of its own: [`ControllerKind`] says which, [`Parts::of_service`] are the hands on it.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -33,17 +33,21 @@ impl FromStr for ControllerKind {
 }
 
 impl Parts {
-    /// The service at a socket, the Open vSwitch whose database is there, and the netdevs of the calling thread's network
-    /// namespace. What can't be reached yet is tried again by its part itself.
+    /// A service, the Open vSwitch whose database is there, and the netdevs of the calling thread's network namespace. What can't be
+    /// reached yet is tried again by its part itself.
     ///
     /// # Errors
     /// Where the sockets of rtnetlink can't be had.
     ///
     /// # Panics
     /// Outside a tokio runtime with I/O and time.
-    pub fn of_service(socket: &Path, database: Address, representors: Representors) -> io::Result<Self> {
+    pub fn of_service(
+        controller: Arc<Client>,
+        database: Address,
+        representors: Representors,
+    ) -> io::Result<Self> {
         Ok(Self {
-            controller: Arc::new(Client::connect(socket)),
+            controller,
             switch: Arc::new(OvsSwitch::connect(database)),
             links: Arc::new(NetlinkLinks::open(representors)?),
             firmware: Arc::new(Unreached),

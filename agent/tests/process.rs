@@ -1,9 +1,14 @@
 //! The program itself: how it starts and how it stops.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_virtnet-agent");
+
+/// Far longer than anything takes, on a machine that is busy too.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A kubeconfig of an API that is not there.
 const NOWHERE: &str = r#"{"apiVersion": "v1", "kind": "Config", "current-context": "c",
@@ -34,6 +39,45 @@ fn asked_to_stop_it_ends_well_although_the_api_is_out_of_reach() {
         assert!(sent.success());
         assert_eq!(agent.wait().unwrap().code(), Some(0), "{signal}");
     }
+}
+
+/// What a server at this address answers to a GET; none while it does not serve.
+fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok().map(|_| answer)
+}
+
+#[test]
+fn its_metrics_tell_what_went_through_functions() {
+    let kubeconfig = nowhere().unwrap();
+    // An address of loopback that no other process has.
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let http = SocketAddr::from(([127, 100 + high, middle, low], 9402));
+    let mut agent = Command::new(AGENT)
+        .args(["run", "--dpu", "dpu-0", "--http", &http.to_string(), "--kubeconfig"])
+        .arg(kubeconfig.path())
+        .args(["--controller", "sim", "--switch", "sim", "--links", "sim"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The simulated host boots first, and its drivers take the functions.
+    let begun = Instant::now();
+    let told = loop {
+        let answer = get(http, "/metrics").unwrap_or_default();
+        if answer.contains("\nvirtnet_function_packet_bytes_count{vuid=\"VNETS0D0F0\"") {
+            break answer;
+        }
+        if begun.elapsed() > LIMIT {
+            agent.kill().unwrap();
+            panic!("no queue of a function is told of: {answer}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    assert!(told.contains("\nvirtnet_function_untold 0\n"), "{told}");
 }
 
 #[test]

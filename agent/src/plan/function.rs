@@ -409,7 +409,7 @@ pub(super) fn take_back_prepared(device: &Device, state: &ControllerState) -> Op
 }
 
 /// Names the function so that no other can be meant.
-fn target(function: &Function) -> Option<Target> {
+pub(crate) fn target(function: &Function) -> Option<Target> {
     match (function.kind, function.id.vf) {
         (FunctionKind::Static, _) => Some(Target::Static(function.id.pf)),
         (FunctionKind::Vf, vf) => vf.map(|vf| Target::Vf(function.id.pf, vf)),

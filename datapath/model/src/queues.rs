@@ -112,7 +112,7 @@ pub struct Moderation {
     pub max_count: u16,
 }
 
-/// A controller that tells of queues, which an agent has no use for.
+/// A controller that tells of queues. An agent decides nothing by them, and only passes on what they have counted.
 #[async_trait]
 pub trait Queues: Controller {
     /// The queues of a function now: as many as it has, in the order of their indices.

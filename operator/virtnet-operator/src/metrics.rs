@@ -107,7 +107,7 @@ impl Metrics {
             true => Ok(()),
             false => Err("the objects were not listed yet"),
         };
-        Probes { registry, pulse: self.pulse.clone(), readiness: Box::new(readiness) }
+        Probes::new(registry, self.pulse.clone(), readiness)
     }
 
     /// Whether this operator leads.

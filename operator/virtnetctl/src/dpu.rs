@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
@@ -9,6 +10,7 @@ use virtnet_agent::{ControllerKind, Parts};
 use virtnet_controller::conf::Conf;
 use virtnet_netlink::{Namespace, Representors};
 use virtnet_ovsdb::Address;
+use virtnet_rpc::Client;
 use virtnet_sim::{FirmwareConfig, SimConfig};
 
 use crate::ground::{Ground, Kind};
@@ -100,7 +102,7 @@ impl Dpu {
                 let representors =
                     if *tap_representors { Representors::Taps } else { Representors::OfDriver };
                 let reach = || {
-                    Parts::of_service(socket, database.clone(), representors)
+                    Parts::of_service(Arc::new(Client::connect(socket)), database.clone(), representors)
                         .context("opening the sockets of rtnetlink")
                 };
                 let parts = match netns {
