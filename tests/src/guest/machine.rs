@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
+use futures::future::try_join_all;
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -89,7 +90,7 @@ pub struct Guest {
     console: Option<Console>,
     control: Option<(Qmp, Events)>,
     folder: TempDir,
-    /// Dropped last. A test has one guest, so none waits for another with a processor in hand.
+    /// Dropped last.
     processor: Option<SemaphorePermit<'static>>,
 }
 
@@ -102,6 +103,23 @@ impl Guest {
         let mut guest = Self::off(machine)?;
         guest.on().await?;
         Ok(guest)
+    }
+
+    /// Boots those that a test needs at once. Their processors are had together: two tests that had one each, and waited for another,
+    /// would wait for ever.
+    ///
+    /// # Errors
+    /// Where one can't be had, or does not boot, with what it said.
+    pub async fn boot_all<const N: usize>(machines: [Machine; N]) -> anyhow::Result<[Self; N]> {
+        let mut processors = PROCESSORS.acquire_many(u32::try_from(N)?).await?;
+        let mut guests = Vec::new();
+        for machine in machines {
+            let mut guest = Self::off(machine)?;
+            guest.processor = processors.split(1);
+            guests.push(guest);
+        }
+        try_join_all(guests.iter_mut().map(Self::on)).await?;
+        guests.try_into().map_err(|_| anyhow!("as many guests as machines"))
     }
 
     /// One that is off.

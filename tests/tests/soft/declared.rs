@@ -43,8 +43,7 @@ async fn seen(guest: &mut Guest, number: usize) -> Vec<InGuest> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn declared_functions_are_ready_and_guests_reach_each_other() {
     let machine = || Machine { ports: 4, ..Machine::default() };
-    let (a, b) = tokio::join!(Guest::boot(machine()), Guest::boot(machine()));
-    let mut guests = [a.unwrap(), b.unwrap()];
+    let mut guests = Guest::boot_all([machine(), machine()]).await.unwrap();
     let lab = Lab::start(json!({"hosts": {"a": host(&guests[0], 0), "b": host(&guests[1], 4)}}), false).await;
     for (number, host) in ["a", "b"].into_iter().enumerate() {
         for (kind, (name, special)) in kinds().into_iter().enumerate() {

@@ -21,8 +21,7 @@ fn spec(host: &str, number: u8) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offloads_are_carried_from_guest_to_guest() {
     let machine = || Machine { ports: 1, ..Machine::default() };
-    let (a, b) = tokio::join!(Guest::boot(machine()), Guest::boot(machine()));
-    let mut guests = [a.unwrap(), b.unwrap()];
+    let mut guests = Guest::boot_all([machine(), machine()]).await.unwrap();
     let lab = Lab::start(json!({"hosts": {"a": host(&guests[0], 0), "b": host(&guests[1], 1)}}), true).await;
     for (host, number) in [("a", 1), ("b", 2)] {
         lab.declare(host, spec(host, number)).await;
