@@ -73,6 +73,11 @@ const SESSION: [&str; 11] = [
     "virtnet query -p 0 --brief",
     "virtnet stats -p 0",
 ];
+/// What is waited for after the server was begun, unseen: `--daemon` ends before it listens (port 5201), and whoever types is slower.
+const LISTENS: (&str, &str) = (
+    "guest-b iperf3 --server",
+    "guest-b 'until grep -qs :1451 /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done'",
+);
 const TOUR: &str = "and for instance:
   guest-a                                  a shell in guest-a, which Ctrl-] leaves
   guest-b ethtool -i eth0                  a command in guest-b
@@ -157,8 +162,10 @@ async fn show(soft: &mut Soft, stay: bool) -> anyhow::Result<()> {
     say(soft.until_said(LOCAL, "export KUBECONFIG=").await?.trim_end());
     for command in SESSION {
         say(&format!("$ {command}"));
-        let status = Shell::start(command, &variables)?.0.wait().await.context("waiting for bash")?;
-        ensure!(status.success(), "{command}: {status}");
+        do_it(command, &variables).await?;
+        if command.starts_with(LISTENS.0) {
+            do_it(LISTENS.1, &variables).await?;
+        }
     }
     if !stay {
         return Ok(());
@@ -168,6 +175,13 @@ async fn show(soft: &mut Soft, stay: bool) -> anyhow::Result<()> {
         sleep(LOOK).await;
         soft.check()?;
     }
+}
+
+/// Runs a command to its end.
+async fn do_it(command: &str, variables: &[(&str, String)]) -> anyhow::Result<()> {
+    let status = Shell::start(command, variables)?.0.wait().await.context("waiting for bash")?;
+    ensure!(status.success(), "{command}: {status}");
+    Ok(())
 }
 
 /// A command of the session. Dropped, it is killed with all that it started.
