@@ -1,5 +1,6 @@
 //! [`OpenVSwitch`]: its two daemons, started, killed and started again.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -97,7 +98,8 @@ impl OpenVSwitch {
         self.daemon(&mut command, DATABASE);
         self.programs.start(DATABASE, &command)?;
         let begun = Instant::now();
-        while !socket.exists() {
+        // The socket is there a moment before anybody listens on it.
+        while UnixStream::connect(&socket).is_err() {
             self.programs.check()?;
             ensure!(begun.elapsed() < START, "ovsdb-server does not listen:\n{}", self.programs.logs());
             std::thread::sleep(Duration::from_millis(5));
