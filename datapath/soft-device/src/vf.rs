@@ -143,3 +143,39 @@ impl Shared {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use virtnet_model::{Feature, Mac};
+
+    use super::*;
+
+    fn seen() -> Seen {
+        Seen {
+            id: "vf".to_owned(),
+            ours: false,
+            bdf: None,
+            transitional: Some(false),
+            mac: Some(Mac::local([0, 0, 0, 0, 7])),
+            mtu: None,
+            vectors: Some(6),
+            queue_size: Some(512),
+            features: Some(Features::controller_default()),
+            up: None,
+            filter: None,
+            unplugging: None,
+        }
+    }
+
+    #[test]
+    fn a_vf_presents_what_qemu_has_for_it_as_far_as_its_back_end_has_it_too() {
+        let of = |offloads| presented(&seen(), Carries { offloads }).unwrap();
+        let Settings { mac, mtu, max_queues, queue_size, num_msix, features, transitional } = of(false);
+        assert_eq!((mac, mtu, transitional), (Mac::local([0, 0, 0, 0, 7]), Mtu::DEFAULT, false));
+        assert_eq!((max_queues, u32::from(queue_size), num_msix), (5, 512, 6));
+        assert!(!features.contains(Feature::Csum) && of(true).features.contains(Feature::Csum));
+        // Of one that is just going QEMU tells only a part.
+        assert_eq!(presented(&Seen { mac: None, ..seen() }, Carries::default()), None);
+        assert_eq!(presented(&Seen { features: None, ..seen() }, Carries::default()), None);
+    }
+}
