@@ -66,7 +66,7 @@ reasons! {
     VfAbsent Waiting ["Ready", "FunctionReady"] "The host has not made the VF: its sriov_numvfs is too small.";
     DriverLoaded Waiting ["Ready", "FunctionReady"] "The controller refused a change because the host's driver has the function.";
     RebindPending Waiting ["Ready", "FunctionReady"] "A change waits until the host's driver is unbound.";
-    ReplugPending Waiting ["Ready", "FunctionReady"] "A change needs the function plugged anew, and rebindPolicy does not allow it now.";
+    ReplugPending Waiting ["Ready", "FunctionReady"] "A change needs the function plugged anew, and rebindPolicy does not allow it now; or the machine behind its socket started anew.";
     RestartPending Waiting ["Ready", "RestartRequired"] "The controller must be restarted for a setting to take effect.";
     ColdBootPending Waiting ["Ready", "RebootRequired", "FirmwareConfigured"] "Firmware values take effect at the next cold boot.";
     FirmwareDiffers Waiting ["FirmwareConfigured"] "Firmware values are not those wanted, and the policy is to report only.";
