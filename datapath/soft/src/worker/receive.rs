@@ -133,7 +133,8 @@ impl Receive {
                     }
                     continue;
                 }
-                for _ in 1..AHEAD {
+                // Without mergeable buffers a packet has one chain, or none.
+                for _ in 1..if self.mergeable { AHEAD } else { 1 } {
                     if self.gather()? != More::Got {
                         break;
                     }

@@ -1,5 +1,6 @@
 //! Packets both ways, over all that a driver and a function may agree on.
 
+use virtnet_controller::Settings;
 use virtnet_soft::driver::{Driver, Options, Wire};
 
 use crate::support::{ALL, OFFLOADS, World, features, number, packet, settings};
@@ -101,4 +102,24 @@ fn packets_pass_over_all_that_can_be_agreed_on() {
         (0, 0, 0, 0)
     );
     assert_eq!(transmit.received_desc, transmit.completed_desc);
+}
+
+#[test]
+fn a_packet_that_no_single_buffer_holds_is_dropped_where_buffers_are_not_mergeable() {
+    let world = World::new();
+    world.ip("link set rep0 mtu 9000");
+    let large = Settings { mtu: 9000.try_into().unwrap(), ..settings(ALL, 3) };
+    let function = world.function(&large, OFFLOADS);
+    let wire = world.wire(false);
+    let options = Options { features: features("VERSION_1"), size: 64, buffer: 1536, ..Options::default() };
+    let mut driver = world.driver(options);
+    driver.fill(0);
+    to_the_guest(&mut driver, &wire, 0, 100, 1514);
+    for _ in 0..3 {
+        wire.send(&packet(0, 5000)).unwrap();
+    }
+    // Whole ones that follow find all buffers but those of the ones before.
+    to_the_guest(&mut driver, &wire, 0, 100, 1514);
+    let [receive, _] = function.counters(2)[..] else { panic!() };
+    assert_eq!((receive.packets, receive.dropped), (200, 3));
 }
