@@ -37,6 +37,14 @@ pub(super) struct Difference {
     pub(super) replug: Vec<String>,
 }
 
+impl Difference {
+    /// All of it, in words.
+    fn what(&self) -> String {
+        let change = Some(&self.change).filter(|change| !change.is_empty()).map(ToString::to_string);
+        self.replug.iter().cloned().chain(change).collect::<Vec<_>>().join(", ")
+    }
+}
+
 #[expect(clippy::too_many_arguments, reason = "the function depends on all that is known of device and DPU")]
 pub(super) fn plan(
     input: &Input<'_>,
@@ -143,6 +151,16 @@ pub(super) fn plan(
     if let Some((reason, message)) = held.filter(|_| differs) {
         return Outcome::not(*reason, message);
     }
+    if let Some(socket) = function.fixed_by().filter(|_| differs) {
+        let message = format!(
+            "{} waits until the machine behind {} is started anew: shut it down, and start it with the qemu_arguments that \
+             `virtnet query -p {}` says then",
+            difference.what(),
+            socket.display(),
+            function.id.pf,
+        );
+        return Outcome::pending(Reason::ReplugPending, &message);
+    }
     let evict = function.kind == FunctionKind::HotPlug
         && wanted.rebind == RebindPolicy::Always
         && function.driver.in_use
@@ -155,16 +173,6 @@ pub(super) fn plan(
         };
     }
     if !difference.change.is_empty() {
-        if let Some(socket) = function.fixed_by() {
-            let message = format!(
-                "{} waits until the machine behind {} is started anew: shut it down, and start it with the qemu_arguments that \
-                 `virtnet query -p {}` says then",
-                difference.change,
-                socket.display(),
-                function.id.pf,
-            );
-            return Outcome::pending(Reason::ReplugPending, &message);
-        }
         if function.driver.in_use {
             let message = format!(
                 "{} waits until the driver is gone: {}, and once this is Ready the same to bind",
@@ -338,14 +346,7 @@ fn plan_replug(
     ready_to_act: bool,
     steps: &mut Vec<Step>,
 ) -> Outcome {
-    let mut what = difference.replug.join(", ");
-    if !difference.change.is_empty() {
-        what = [what, difference.change.to_string()]
-            .into_iter()
-            .filter(|part| !part.is_empty())
-            .collect::<Vec<_>>()
-            .join(", ");
-    }
+    let what = difference.what();
     let allowed = match wanted.rebind {
         RebindPolicy::Always => true,
         RebindPolicy::IfIdle => !function.driver.in_use,
