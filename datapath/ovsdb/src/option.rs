@@ -24,14 +24,17 @@ const OPTION: &str = "userspace-tso-enable";
 pub async fn userspace_tso(address: Address) -> Result<bool, PartError> {
     let doing = format!("asking the Open vSwitch at {address} for other_config:{OPTION}");
     let client = Client::spawn(address);
+    let mut why = String::new();
     let asked = async {
         let mut replica = client.replica();
-        let connected = replica.wait_for(|replica| replica.link != Link::Connecting).await;
-        if let Ok(replica) = connected
-            && let Link::Down(why) = &replica.link
-        {
-            return Err(PartError::unavailable(format!("{doing}: {why}")));
-        }
+        // Whichever of the two is started first.
+        let connected = replica.wait_for(|replica| {
+            if let Link::Down(last) = &replica.link {
+                why.clone_from(last);
+            }
+            replica.link == Link::Up
+        });
+        connected.await.map_err(|_| PartError::failed(format!("{doing}: the client has ended")))?;
         let select =
             json!({"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["other_config"]});
         let results = client.transact(vec![select]).await;
@@ -40,7 +43,10 @@ pub async fn userspace_tso(address: Address) -> Result<bool, PartError> {
     };
     match timeout(ANSWERS, asked).await {
         Ok(answer) => answer,
-        Err(_) => Err(PartError::unavailable(format!("{doing}: no answer within {} s", ANSWERS.as_secs()))),
+        Err(_) if why.is_empty() => {
+            Err(PartError::unavailable(format!("{doing}: no answer within {} s", ANSWERS.as_secs())))
+        }
+        Err(_) => Err(PartError::unavailable(format!("{doing}: for {} s, {why}", ANSWERS.as_secs()))),
     }
 }
 
