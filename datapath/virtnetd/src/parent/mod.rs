@@ -186,7 +186,9 @@ pub async fn run(
             ended.unwrap_or_else(|_| anyhow::bail!("the controller did not end within {} s", LAST.as_secs()))
         }
     };
-    device.close().await;
+    if timeout(LAST, device.close()).await.is_err() {
+        tracing::warn!("not all functions were closed within {} s", LAST.as_secs());
+    }
     shared.store.close();
     drop(file);
     ended
