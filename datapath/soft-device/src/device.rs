@@ -188,7 +188,7 @@ impl Shared {
         self.config.socket(place)
     }
 
-    /// The representor of an SF that a function is to have, and no other has.
+    /// The representor of an SF that a function is to have, and no other has. It is the controller's to give one SF to one function at a time.
     pub(crate) fn representor(&self, doing: &str, place: Place, key: SfKey) -> Result<Arc<Tap>, PartError> {
         let table = self.table();
         if let Some(user) = table.user_of(key).filter(|user| *user != place) {
@@ -235,18 +235,15 @@ impl Shared {
         }
     }
 
-    /// What is known of a function now, whoever told it before it was in the table.
+    /// Takes in what is known of a function now, whoever told it before, and in whatever order.
     pub(crate) fn look_at(&self, place: Place) {
-        let bus = self.bus(place);
-        let plugged = self.is_plugged(place);
+        let bus = self.bus(place).map(|bus| bus.state());
+        let by_socket = !self.is_plugged(place);
         let mut table = self.table();
-        let state = table.back_end(place).map(|function| function.watch());
-        if let Some(bus) = &bus {
-            table.see_bus(place, bus.state().borrow().functions.get(&place));
-        }
-        if let Some(state) = &state {
-            table.see_driver(place, &state.borrow(), !plugged);
-        }
+        let driver = table.back_end(place).map(|function| function.watch());
+        let seen = bus.as_ref().map(|bus| bus.borrow());
+        let seen = seen.as_ref().map(|bus| bus.functions.get(&place));
+        table.see(place, seen, driver.as_ref().map(|driver| driver.borrow()).as_deref(), by_socket);
     }
 
     async fn configure(self: &Arc<Self>, place: Place, emulation: &Emulation) -> Result<(), PartError> {
@@ -275,7 +272,10 @@ impl Shared {
                     self.reconfigure(&doing, place, &function, &now.settings, &emulation.settings).await?;
                 }
                 drop(function);
-                self.table().edit(place, |emulated| emulated.emulation = Some(emulation.clone()));
+                let mut table = self.table();
+                // It is wanted there again.
+                table.set_leaving(place, false);
+                table.edit(place, |emulated| emulated.emulation = Some(emulation.clone()));
             }
             (_, function) => {
                 drop(function);

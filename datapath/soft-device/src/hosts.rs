@@ -46,7 +46,7 @@ fn take_in(shared: &Arc<Shared>, place: Place, seen: Option<&Seen>) {
             let shared = Arc::clone(shared);
             tokio::spawn(async move { shared.look_at_vf(place).await });
         }
-        _ => shared.table().see_bus(place, seen),
+        _ => shared.look_at(place),
     }
     match (place, seen) {
         (Place::Slot(slot), None) if held => plug_anew(shared, slot),
@@ -62,11 +62,17 @@ fn plug_anew(shared: &Arc<Shared>, slot: u16) {
     tokio::spawn(async move { shared.plug_anew(slot).await });
 }
 
-/// A QEMU was started, or can be asked again: what is to be in its slots is put there where it is not.
+/// A QEMU was started, or can be asked again: what is to be in its slots is put there where it is not, and links are as they are to be.
 fn came(shared: &Arc<Shared>, host: &str) {
     let Some(config) = shared.config.hosts.get(host) else { return };
     for slot in config.slots.keys().copied() {
         plug_anew(shared, slot);
+        links::set(shared, Place::Slot(slot));
+    }
+    for pf in config.static_pfs.keys().copied() {
+        for place in shared.config.vfs_of(pf).chain([Place::Static(pf)]) {
+            links::set(shared, place);
+        }
     }
 }
 
@@ -83,8 +89,7 @@ pub(crate) async fn follow_driver(shared: Weak<Shared>, place: Place, mut state:
                 }
                 fault.clone_from(&now.fault);
             }
-            let plugged = shared.is_plugged(place);
-            shared.table().see_driver(place, &now, !plugged);
+            shared.look_at(place);
             if let Some(bus) = shared.bus(place) {
                 // Of a driver that comes or goes QEMU tells nothing.
                 bus.look();

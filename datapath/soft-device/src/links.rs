@@ -2,12 +2,16 @@
 
 use std::error::Error;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use futures::StreamExt;
 use virtnet_controller::Place;
 use virtnet_model::Links;
 
 use crate::device::Shared;
+
+/// How long after a look at the netdevs that failed the next one is taken.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Has the link of each function be as its representor is, whenever a netdev changes, until the device ends.
 pub(crate) async fn follow(shared: Weak<Shared>, links: impl Links) {
@@ -25,7 +29,12 @@ pub(crate) async fn follow(shared: Weak<Shared>, links: impl Links) {
                     set(&shared, place);
                 }
             }
-            Err(error) => tracing::error!(%error, "links of functions can't follow their representors"),
+            Err(error) => {
+                tracing::error!(%error, "links of functions can't follow their representors");
+                drop(shared);
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
         }
         drop(shared);
         if events.next().await.is_none() {
@@ -45,20 +54,29 @@ impl Shared {
     async fn set_link(&self, place: Place) {
         let _right = self.change(place).await;
         let Some(function) = self.table().back_end(place).map(Arc::clone) else { return };
-        let bus = self.bus(place);
-        if bus.as_ref().is_some_and(|bus| !bus.state().borrow().functions.contains_key(&place)) {
-            // Nobody sees it. It is plugged with the link that it is to have then.
+        let up = self.table().link(place);
+        let Some(bus) = self.bus(place) else {
+            if let Err(error) = function.set_link(up).await {
+                tracing::warn!(%place, up, error = &error as &dyn Error, "setting the link as the representor");
+            }
+            return;
+        };
+        // Where nobody sees it it is plugged with the link that it is to have then.
+        let seen = bus.state().borrow().functions.get(&place).map(|seen| seen.up);
+        if seen.is_none_or(|seen| seen == Some(up)) {
             return;
         }
-        let up = self.table().tell_link(place);
-        let set = match bus {
-            // QEMU asks no back end for the link.
-            Some(bus) => bus.set_link(place, up).await.map_err(Box::<dyn Error + Send + Sync>::from),
-            None => function.set_link(up).await.map_err(Box::from),
-        };
-        match set {
-            Ok(()) => tracing::info!(%place, up, "the link is as the representor"),
-            Err(error) => tracing::warn!(%place, up, error, "setting the link as the representor"),
+        // From before QEMU takes the link away until it has given it back, back ends are told that there is no driver.
+        let before = self.table().set_down(place, true);
+        match bus.set_link(place, up).await {
+            Ok(()) => {
+                tracing::info!(%place, up, "the link is as the representor");
+                self.table().set_down(place, !up);
+            }
+            Err(error) => {
+                tracing::warn!(%place, up, error = &error as &dyn Error, "setting the link as the representor");
+                self.table().set_down(place, before);
+            }
         }
         drop(function);
         self.look_at(place);

@@ -38,13 +38,14 @@ impl Shared {
             function.close().await;
             return Err(error.into());
         }
-        let socket = (!self.is_plugged(place)).then(|| self.socket(place));
+        let plugged = self.is_plugged(place);
+        let socket = (!plugged).then(|| self.socket(place));
         let emulated = Emulated { emulation: Some(emulation.clone()), socket, ..Emulated::default() };
         let back_end = self.back_end(place, function);
         {
             let mut table = self.table();
             table.set_back_end(place, Some(back_end));
-            table.add(place, Held { emulated, leaving: false, down: !up });
+            table.add(place, Held { emulated, leaving: false, down: plugged && !up });
         }
         self.look_at(place);
         links::set(self, place);
@@ -85,7 +86,8 @@ impl Shared {
             && let Err(error) = bus.unplug(slot, self.config.patience()).await
         {
             // The guest may let go later, and is not given it back then.
-            self.table().set_leaving(place);
+            let kept = matches!(error, BusError::Kept { .. });
+            self.table().set_leaving(place, kept);
             return Err(error.into());
         }
         let back_end = self.table().take_back_end(place);

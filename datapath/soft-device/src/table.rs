@@ -165,25 +165,40 @@ impl Table {
         sf.and_then(|key| self.sf(key)).is_some_and(|held| held.up)
     }
 
+    /// The link that a function's driver is to see.
+    pub(crate) fn link(&self, place: Place) -> bool {
+        self.is_up(self.functions.get(&place).and_then(|held| held.emulated.emulation.as_ref()?.sf))
+    }
+
     /// The link that a function's driver is to see, which it is told now.
     pub(crate) fn tell_link(&mut self, place: Place) -> bool {
-        let sf = self.functions.get(&place).and_then(|held| held.emulated.emulation.as_ref()?.sf);
-        let up = self.is_up(sf);
-        if let Some(held) = self.functions.get_mut(&place) {
-            held.down = !up;
-        }
+        let up = self.link(place);
+        self.set_down(place, !up);
         up
     }
 
-    /// Takes in what a back end has seen of its driver.
-    pub(crate) fn see_driver(&mut self, place: Place, state: &State, by_socket: bool) {
-        let down = self.functions.get(&place).is_some_and(|held| held.down);
-        self.edit(place, |emulated| see_driver(emulated, state, by_socket, down));
+    /// Says whether a function's driver was told that there is no link; what was said before.
+    pub(crate) fn set_down(&mut self, place: Place, down: bool) -> bool {
+        self.functions.get_mut(&place).is_some_and(|held| std::mem::replace(&mut held.down, down))
     }
 
-    /// Takes in what is seen of a function on a host's bus.
-    pub(crate) fn see_bus(&mut self, place: Place, seen: Option<&Seen>) {
-        self.edit(place, |emulated| see_bus(emulated, seen));
+    /// Takes in what is seen of a function on its bus, where it has one, and of its driver (`by_socket`: by that alone).
+    pub(crate) fn see(
+        &mut self,
+        place: Place,
+        bus: Option<Option<&Seen>>,
+        driver: Option<&State>,
+        by_socket: bool,
+    ) {
+        let down = self.functions.get(&place).is_some_and(|held| held.down);
+        self.edit(place, |emulated| {
+            if let Some(seen) = bus {
+                see_bus(emulated, seen);
+            }
+            if let Some(state) = driver {
+                see_driver(emulated, state, by_socket, down);
+            }
+        });
     }
 
     /// Takes the back end of a function, to be closed: nothing that its driver does is taken in any more.
@@ -191,9 +206,9 @@ impl Table {
         self.back_ends.remove(&place)
     }
 
-    pub(crate) fn set_leaving(&mut self, place: Place) {
+    pub(crate) fn set_leaving(&mut self, place: Place, leaving: bool) {
         if let Some(held) = self.functions.get_mut(&place) {
-            held.leaving = true;
+            held.leaving = leaving;
         }
     }
 

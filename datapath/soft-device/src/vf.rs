@@ -80,7 +80,10 @@ impl Shared {
                 self.comes(place, &seen, settings);
             }
             (Some(_), Some(seen), _) => self.table().edit(place, |emulated| see_bus(emulated, Some(&seen))),
-            (None, _, _) => {}
+            (None, Some(seen), None) => {
+                tracing::warn!(%place, ?seen, "QEMU does not tell what this VF presents");
+            }
+            (None, None, _) => {}
         }
     }
 
