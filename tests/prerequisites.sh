@@ -15,14 +15,14 @@ need cargo 'builds everything' 'install Rust with rustup; rust-toolchain.toml na
 need cc 'links what cargo builds' 'it is in gcc'
 need kubectl 'the API is tested with the real one, 1.32 or later' 'see https://kubernetes.io/docs/tasks/tools/'
 need setpriv 'ends programs with the one that started them' 'it is in util-linux'
+need nsenter 'starts the controller in a network namespace' 'it is in util-linux'
 if [ "$of" = tests ]; then
     need ip 'sets up the netdevs of the tests' 'it is in iproute2'
     need unshare 'gives the controller service netdevs of its own' 'it is in util-linux'
     need mount 'the same' 'it is in mount'
+    need script 'plays a terminal' 'it is in bsdutils'
     need systemd-analyze 'judges the systemd units' 'it is in systemd'
     need go 'builds the API server of the tests, once, and judges statuses' 'install Go 1.26 or later'
-else
-    need nsenter 'starts the controller in a network namespace' 'it is in util-linux'
 fi
 if [ "$(id -u)" != 0 ]; then
     printf 'missing: root (makes network namespaces and TAPs): run as root, for instance in a container\n' >&2

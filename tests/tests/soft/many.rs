@@ -63,7 +63,6 @@ fn held(lab: &Lab) -> Held {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the figures, for whoever asks for them")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_functions_come_and_go_and_leave_nothing() {
     let rounds = std::env::var("VIRTNET_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
