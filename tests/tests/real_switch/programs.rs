@@ -81,9 +81,15 @@ async fn the_agent_runs_no_other_program() {
     let nothing = (vec!["0".to_owned(), "0".to_owned()], String::new());
     assert_eq!(traces_of_children(programs.id("agent").unwrap()), nothing);
     // What is looked at does tell.
-    let mut shell = Command::new("sh").args(["-c", "true; cat /dev/null; sleep 60 & wait"]).spawn().unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let traces = traces_of_children(shell.id());
+    let mut shell = Command::new("sh").args(["-c", "sleep 60 & wait"]).spawn().unwrap();
+    let begun = Instant::now();
+    let traces = loop {
+        let traces = traces_of_children(shell.id());
+        if !traces.1.is_empty() || begun.elapsed() > LIMIT {
+            break traces;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
     for child in traces.1.split_whitespace() {
         Command::new("kill").arg(child).status().unwrap();
     }
