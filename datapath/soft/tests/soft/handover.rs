@@ -109,7 +109,7 @@ fn a_tap_that_is_taken_away_is_wholly_another_functions() {
         // What the first one sends meanwhile waits, and goes with the next TAP: here one of its own.
         send(&mut first, 0, 5);
         let name = "rep1".parse().unwrap();
-        let own = world.namespace.run(|| Tap::create(&name, 1)).unwrap().unwrap();
+        let own = world.new_tap(&name);
         world.ip("link set rep1 up");
         let there = world.namespace.run(|| Wire::open("rep1", false)).unwrap().unwrap();
         give(&world, &one, Some(Arc::new(own)));
@@ -118,7 +118,7 @@ fn a_tap_that_is_taken_away_is_wholly_another_functions() {
         // Nobody has it any more once it is taken away: the netdev goes.
         give(&world, &one, None);
         give(&world, &other, None);
-        assert!(world.namespace.run(|| Tap::create(&name, 1)).unwrap().is_ok(), "the netdev is still there");
+        world.new_tap(&name);
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use virtnet_soft::driver::{Buffer, Driver, FrontEnd, Options, Request};
-use virtnet_soft::{Function, Socket, Tap};
+use virtnet_soft::{Function, Socket};
 
 use crate::support::{ALL, OFFLOADS, World, features, settings};
 use crate::traffic::{to_the_guest, to_the_tap};
@@ -25,7 +25,7 @@ impl Neighbours {
         let world = World::new();
         let function = world.function(&settings(ALL, 3), OFFLOADS);
         let path = world.folder.path().join("neighbour");
-        let tap = world.namespace.run(|| Tap::create(&"rep1".parse().unwrap(), 1).unwrap()).unwrap();
+        let tap = world.new_tap(&"rep1".parse().unwrap());
         world.ip("link set rep1 up txqueuelen 4000");
         let neighbour = {
             let _guard = world.runtime.enter();

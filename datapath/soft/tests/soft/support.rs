@@ -1,14 +1,15 @@
 //! A function with a TAP in a network namespace of the test's own.
 
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use virtnet_controller::Settings;
-use virtnet_model::{Feature, Features};
+use virtnet_model::{Feature, Features, IfName};
 use virtnet_netlink::Namespace;
 use virtnet_soft::driver::{Driver, Options, Wire};
 use virtnet_soft::{Carries, Function, Program, Socket, State, Tap, Workers};
@@ -75,6 +76,21 @@ impl World {
         let arguments = arguments.split(' ').collect::<Vec<_>>();
         let status = self.namespace.run(|| Command::new("ip").args(arguments).status().unwrap()).unwrap();
         assert!(status.success());
+    }
+
+    /// Another TAP, of whose name there is no netdev, or soon none. A process that another test starts has what is open in this one
+    /// until it runs its own program, and so a netdev is there a little longer than who made it.
+    pub(crate) fn new_tap(&self, name: &IfName) -> Tap {
+        let begun = Instant::now();
+        loop {
+            match self.namespace.run(|| Tap::create(name, 1)).unwrap() {
+                Ok(tap) => return tap,
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy && begun.elapsed() < LONG => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(error) => panic!("{name}: {error}"),
+            }
+        }
     }
 
     pub(crate) fn socket(&self) -> std::path::PathBuf {
