@@ -11,7 +11,7 @@ use virtnet_model::{
     Bdf, Feature, Features, Function, FunctionId, FunctionKind, IfName, Mac, Mtu, PfId, QueueSize, SfNumber,
     VfId, Vuid,
 };
-use virtnet_qemu_host::Presented;
+use virtnet_qemu_host::{Presented, Unfit};
 
 use crate::queue::Queue;
 
@@ -71,6 +71,9 @@ struct Details<'a> {
     /// By which a QEMU has the function, where a front end connects to its socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     qemu_arguments: Option<Vec<String>>,
+    /// Why no QEMU can have it, where it has a socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    qemu_unfit: Option<String>,
     #[serde(rename = "enabled-queues-info", skip_serializing_if = "Option::is_none")]
     queues: Option<Vec<Queue>>,
 }
@@ -130,22 +133,28 @@ impl<'a> Device<'a> {
         queues: Option<Vec<Queue>>,
         ifindex: &dyn Fn(&IfName) -> Option<u32>,
     ) -> Self {
+        let (qemu_arguments, qemu_unfit) = match qemu_arguments(function) {
+            Some(Ok(arguments)) => (Some(arguments), None),
+            Some(Err(unfit)) => (None, Some(unfit.to_string())),
+            None => (None, None),
+        };
         let details = Details {
             transitional: function.transitional.into(),
             supported_features: FeatureSet::of(&function.features),
             driver_features: function.negotiated.as_ref().map(FeatureSet::of),
             driver_loaded: function.driver.in_use,
             socket: function.socket.as_deref(),
-            qemu_arguments: qemu_arguments(function),
+            qemu_arguments,
+            qemu_unfit,
             queues,
         };
         Self { details: Some(details), ..Self::of(function, ifindex) }
     }
 }
 
-/// The arguments by which a QEMU has a function with a socket, and its VFs; `None`: it has none, or is none that QEMU can present. A VF
-/// is nothing that a QEMU has without its PF, which has them.
-fn qemu_arguments(function: &Function) -> Option<Vec<String>> {
+/// The arguments by which a QEMU has a function with a socket, and its VFs; `None`: it has no socket. A VF is nothing that a QEMU has
+/// without its PF, which has them.
+fn qemu_arguments(function: &Function) -> Option<Result<Vec<String>, Unfit>> {
     if function.kind == FunctionKind::Vf {
         return None;
     }
@@ -158,7 +167,7 @@ fn qemu_arguments(function: &Function) -> Option<Vec<String>> {
     let presented = all.iter().map(|(name, settings, socket)| Presented { name, settings, socket });
     let presented: Vec<_> = presented.collect();
     let (function_itself, vfs) = presented.split_first()?;
-    virtnet_qemu_host::arguments(*function_itself, vfs, function.id.pf.get()).ok()
+    Some(virtnet_qemu_host::arguments(*function_itself, vfs, function.id.pf.get()))
 }
 
 fn settings(function: &Function) -> Settings {
@@ -254,6 +263,7 @@ mod tests {
             "driver_features",
             "socket",
             "qemu_arguments",
+            "qemu_unfit",
         ] {
             assert!(value.get(absent).is_none(), "{absent}");
         }
@@ -278,6 +288,10 @@ mod tests {
         };
         let alone = arguments(&pf).unwrap();
         assert!(alone[1].starts_with("socket,id=vnets0d0f2-chr,path=/run/s"), "{alone:?}");
+        let small = Function { max_queue_size: number(64), ..pf.clone() };
+        let value = serde_json::to_value(Device::in_full(&small, None, &|_| None)).unwrap();
+        assert_eq!(value["qemu_unfit"], "a ring of 64 descriptors: QEMU's virtio-net has 256 to 1024");
+        assert_eq!(arguments(&small), None);
         let lines = arguments(&Function { vfs: vec![vf], ..pf }).unwrap();
         assert!(lines[1].starts_with("pcie-root-port,"), "{lines:?}");
         assert!(lines[3].starts_with("socket,id=vnets0d0f2vf1-chr,path=/run/v"), "{lines:?}");
