@@ -1,8 +1,9 @@
 //! The programs as people run them, on a real switch.
 
+use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,20 +82,16 @@ async fn the_agent_runs_no_other_program() {
     let nothing = (vec!["0".to_owned(), "0".to_owned()], String::new());
     assert_eq!(traces_of_children(programs.id("agent").unwrap()), nothing);
     // What is looked at does tell.
-    let mut shell = Command::new("sh").args(["-c", "sleep 60 & wait"]).spawn().unwrap();
-    let begun = Instant::now();
-    let traces = loop {
-        let traces = traces_of_children(shell.id());
-        if !traces.1.is_empty() || begun.elapsed() > LIMIT {
-            break traces;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    let both = "true; cat /dev/null; sleep 60 & echo there are; wait";
+    let mut shell = Command::new("sh").args(["-c", both]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(shell.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let traces = traces_of_children(shell.id());
     for child in traces.1.split_whitespace() {
         Command::new("kill").arg(child).status().unwrap();
     }
     shell.wait().unwrap();
-    assert_ne!(traces, nothing);
+    assert!(traces.0 != nothing.0 && traces.1 != nothing.1, "{traces:?}");
     drop(programs);
     server.shutdown().await;
 }
