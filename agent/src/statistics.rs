@@ -16,8 +16,6 @@ use prometheus_client::registry::Registry;
 use virtnet_model::{Function, PACKET_LENGTHS, QueueCounters, QueueRole, QueueState, Queues};
 use virtnet_telemetry::Probes;
 
-use crate::plan::target;
-
 /// How many functions are asked for at once.
 const AT_ONCE: usize = 8;
 /// How long the controller is asked for: half of what Prometheus waits for an answer.
@@ -105,7 +103,7 @@ impl Statistics {
     /// The queues that a function's driver has set up; `None`: they were not told.
     async fn of(&self, function: &Function) -> Option<Vec<(Labels, QueueCounters)>> {
         let representor = function.sf.as_ref().map(|sf| sf.representor.to_string()).unwrap_or_default();
-        let queues = match self.controller.queues(&target(function)?).await {
+        let queues = match self.controller.queues(&function.target()?).await {
             Ok(queues) => queues,
             Err(error) => {
                 tracing::debug!("asking for the queues of {}: {error}", function.vuid);

@@ -11,8 +11,6 @@ use crate::desired::{Wanted, WantedFunction};
 const DEFAULT_QUEUES: u16 = 3;
 /// One pair.
 const LEAST_QUEUES: u16 = 2;
-/// Descriptors of its queues.
-const DEFAULT_QUEUE_SIZE: u32 = 256;
 
 /// Whether the wanted changes can ever be made to this function.
 pub(super) fn changeable(
@@ -138,13 +136,12 @@ pub(super) fn request(wanted: &Wanted, limits: &Limits) -> Result<HotplugRequest
         return Err((Reason::UplinkAbsent, message));
     }
     let most = most_queues(wanted, limits, limits.pf_msix);
-    let default_size = QueueSize::try_from(DEFAULT_QUEUE_SIZE).unwrap_or(limits.max_queue_size);
     Ok(HotplugRequest {
         uplink: need.uplink,
         mac: *mac,
         mtu: wanted.mtu.unwrap_or(Mtu::DEFAULT),
         max_queues: wanted.max_queues.unwrap_or(DEFAULT_QUEUES.min(most)),
-        queue_size: wanted.queue_size.unwrap_or(default_size.min(limits.max_queue_size)),
+        queue_size: wanted.queue_size.unwrap_or(QueueSize::DEFAULT.min(limits.max_queue_size)),
         num_msix: wanted.num_msix,
         features: wanted.features.clone(),
         transitional: *transitional,

@@ -328,7 +328,7 @@ fn modify(
     ready_to_act: bool,
     steps: &mut Vec<Step>,
 ) -> Outcome {
-    if ready_to_act && let Some(target) = target(function) {
+    if ready_to_act && let Some(target) = function.target() {
         steps.push(Step::Modify { device: For::device(device), target, change: change.clone() });
     }
     Outcome::not(Reason::Applying, format!("setting {change}"))
@@ -389,13 +389,13 @@ fn plan_replug(
 
 /// The step that unplugs the device's function; none where its identity is incomplete.
 pub(super) fn unplug(device: &Device, function: &Function, why: Removal) -> Option<Step> {
-    let target = target(function)?;
+    let target = function.target()?;
     Some(Step::Unplug { device: For::device(device), target, why, in_use: function.driver.in_use })
 }
 
 /// Whether it stays when its device is deleted.
 pub(super) fn stays(function: &Function) -> bool {
-    function.kind != FunctionKind::HotPlug || target(function).is_none()
+    function.kind != FunctionKind::HotPlug || function.target().is_none()
 }
 
 /// Clears settings that were handed over for a VF that is not there.
@@ -407,19 +407,6 @@ pub(super) fn take_back_prepared(device: &Device, state: &ControllerState) -> Op
         target: Target::Vf(*pf, *vf),
         change: Change::default(),
     })
-}
-
-/// Names the function so that no other can be meant.
-pub(crate) fn target(function: &Function) -> Option<Target> {
-    match (function.kind, function.id.vf) {
-        (FunctionKind::Static, _) => Some(Target::Static(function.id.pf)),
-        (FunctionKind::Vf, vf) => vf.map(|vf| Target::Vf(function.id.pf, vf)),
-        (FunctionKind::HotPlug, _) => function.sf.as_ref().map(|sf| Target::HotPlug {
-            vuid: function.vuid.clone(),
-            mac: function.mac,
-            sf: sf.number,
-        }),
-    }
 }
 
 /// The command that frees a function of its driver, for the person at the host.

@@ -24,7 +24,6 @@ use virtnet_model::{Function, FunctionId, IfName, Owner, Port, SubFunction};
 pub use claims::Claims;
 pub use dpu::DpuAssessment;
 pub(crate) use dpu::wanted_firmware;
-pub(crate) use function::target;
 pub use mac::Free;
 pub(crate) use mac::claimed;
 pub use step::{For, Part, Removal, Step};

@@ -11,9 +11,6 @@ use virtnet_model::{
 use crate::limits::{BONDED, Bounds};
 use crate::{DeviceEvent, DeviceState, Emulated, Emulation, EngineConfig, Place, Settings, Sf, SfKey, ids};
 
-/// Descriptors a queue of a function that nobody gave a size (`max_queues_size` in the guide's `virtnet list`).
-const DEFAULT_QUEUE_SIZE: u32 = 256;
-
 /// How: by either service's own command.
 const RESTART: &str = "virtnet restart; of the vendor's, systemctl restart virtio-net-controller.service";
 
@@ -303,9 +300,7 @@ impl Table {
             mac: self.base_mac,
             mtu: Mtu::DEFAULT,
             max_queues: self.bounds.queues_for(limits.pf_msix),
-            queue_size: QueueSize::try_from(DEFAULT_QUEUE_SIZE)
-                .unwrap_or(limits.max_queue_size)
-                .min(limits.max_queue_size),
+            queue_size: QueueSize::DEFAULT.min(limits.max_queue_size),
             num_msix: limits.pf_msix,
             features: self.bounds.static_pf_features.clone(),
             transitional: false,

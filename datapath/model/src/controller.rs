@@ -37,6 +37,24 @@ pub struct HotplugRequest {
     pub host: Option<String>,
 }
 
+impl HotplugRequest {
+    /// One on the first port, with the default MTU, and all else as the firmware and the controller have it.
+    pub fn new(mac: Mac, max_queues: u16, queue_size: QueueSize) -> Self {
+        Self {
+            uplink: Uplink::P0,
+            mac,
+            mtu: Mtu::DEFAULT,
+            max_queues,
+            queue_size,
+            num_msix: None,
+            features: None,
+            transitional: false,
+            sf_number: None,
+            host: None,
+        }
+    }
+}
+
 /// Names a function so that no other can be meant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

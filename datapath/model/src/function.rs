@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Bdf, EswitchPort, Features, IfName, Mac, Mtu, PfId, QueueSize, SfNumber, VfId, Vuid, representor_name,
+    Bdf, EswitchPort, Features, IfName, Mac, Mtu, PfId, QueueSize, SfNumber, Target, VfId, Vuid,
+    representor_name,
 };
 
 /// How a function comes to be.
@@ -149,6 +150,19 @@ pub struct Function {
 }
 
 impl Function {
+    /// What it is to the controller, so that no other is met if it goes meanwhile; `None`: a hot-plugged one has no SF yet.
+    pub fn target(&self) -> Option<Target> {
+        let FunctionId { pf, vf } = self.id;
+        match (self.kind, vf) {
+            (FunctionKind::HotPlug, _) => {
+                let sf = self.sf.as_ref()?.number;
+                Some(Target::HotPlug { vuid: self.vuid.clone(), mac: self.mac, sf })
+            }
+            (FunctionKind::Static | FunctionKind::Vf, Some(vf)) => Some(Target::Vf(pf, vf)),
+            (FunctionKind::Static | FunctionKind::Vf, None) => Some(Target::Static(pf)),
+        }
+    }
+
     /// The socket of a function that a machine has: what it presents is as the machine was started, and nothing changes it before
     /// that ends.
     pub fn fixed_by(&self) -> Option<&Path> {

@@ -87,6 +87,9 @@ ranged!(
 pub struct QueueSize(u16);
 
 impl QueueSize {
+    /// That of a function that nobody gave a size (`max_queues_size` in the guide's `virtnet list`).
+    pub const DEFAULT: Self = Self(256);
+
     /// Descriptors in the queue.
     pub const fn get(self) -> u16 {
         self.0

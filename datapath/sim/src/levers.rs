@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use virtnet_controller::{EngineConfig, SfKey, Stop};
 use virtnet_model::{
-    Bdf, BridgeName, Controller, ErrorKind, EswitchPort, Function, HotplugRequest, IfName, Link, Mac, Mtu,
+    Bdf, BridgeName, Controller, ErrorKind, EswitchPort, Function, HotplugRequest, IfName, Link, Mac,
     PartError, PfId, Port, QueueSize, SfNumber, SubFunction, Uplink,
 };
 
@@ -221,17 +221,7 @@ impl Sim {
         let limits = engine.observe().await?.limits;
         let request = HotplugRequest {
             uplink: limits.uplinks.first().copied().unwrap_or_default(),
-            mac,
-            mtu: Mtu::DEFAULT,
-            max_queues: 1,
-            queue_size: limits.max_queue_size.min(
-                QueueSize::try_from(256).map_err(|error| PartError::failed("hot-plug").caused_by(error))?,
-            ),
-            num_msix: None,
-            features: None,
-            transitional: false,
-            sf_number: None,
-            host: None,
+            ..HotplugRequest::new(mac, 1, QueueSize::DEFAULT.min(limits.max_queue_size))
         };
         engine.hotplug(&request).await
     }

@@ -85,7 +85,7 @@ mod tests {
             mac: Mac::local([0; 5]),
             mtu: Mtu::DEFAULT,
             max_queues: 5,
-            queue_size: QueueSize::try_from(256).unwrap(),
+            queue_size: QueueSize::DEFAULT,
             num_msix: 6,
             features: Features::controller_default(),
             transitional: false,

@@ -78,15 +78,11 @@ pub(crate) async fn run(arguments: Arguments, service: &Client) -> anyhow::Resul
     let Arguments { ib_device, features, mac, mtu, max_queues, max_queue_size, sf_num, legacy } = arguments;
     let request = HotplugRequest {
         uplink: uplink::of(&ib_device, &service.observe().await?)?,
-        mac,
         mtu,
-        max_queues,
-        queue_size: max_queue_size,
-        num_msix: None,
         features: features.filter(|features| *features != Features::default()),
         transitional: legacy,
         sf_number: sf_num,
-        host: None,
+        ..HotplugRequest::new(mac, max_queues, max_queue_size)
     };
     output::json(&Reply::of(&service.hotplug(&request).await?))
 }

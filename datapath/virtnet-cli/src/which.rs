@@ -1,9 +1,7 @@
 //! Which function is meant: [`Which`], by its index or its VUID, and the [`Target`] that it is to the controller. Pure.
 
 use anyhow::{Context, bail};
-use virtnet_model::{
-    ControllerState, Function, FunctionId, FunctionKind, PartError, PfId, Refusal, Target, VfId, Vuid,
-};
+use virtnet_model::{ControllerState, Function, FunctionId, PartError, PfId, Refusal, Target, VfId, Vuid};
 
 use crate::value::number;
 
@@ -68,15 +66,7 @@ pub(crate) fn is_gone(error: &anyhow::Error) -> bool {
     matches!(refusal, Some(Refusal::NoSuchFunction | Refusal::NoSuchVf))
 }
 
-/// What the function is to the controller: with its whole identity, so that no other is met if it goes meanwhile.
+/// What the function is to the controller.
 pub(crate) fn target(function: &Function) -> anyhow::Result<Target> {
-    let FunctionId { pf, vf } = function.id;
-    Ok(match (function.kind, vf) {
-        (FunctionKind::HotPlug, _) => {
-            let sf = function.sf.as_ref().with_context(|| format!("{} has no SF yet", function.vuid))?;
-            Target::HotPlug { vuid: function.vuid.clone(), mac: function.mac, sf: sf.number }
-        }
-        (FunctionKind::Static | FunctionKind::Vf, Some(vf)) => Target::Vf(pf, vf),
-        (FunctionKind::Static | FunctionKind::Vf, None) => Target::Static(pf),
-    })
+    function.target().with_context(|| format!("{} has no SF yet", function.vuid))
 }

@@ -29,7 +29,7 @@ pub(crate) fn settings(number: u8) -> Settings {
         mac: mac(number),
         mtu: Mtu::DEFAULT,
         max_queues: 3,
-        queue_size: QueueSize::try_from(256).unwrap(),
+        queue_size: QueueSize::DEFAULT,
         num_msix: 4,
         features: features(),
         transitional: false,

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use virtnet_agent::Clock;
 use virtnet_crds::VirtnetDevice;
-use virtnet_model::Target;
 use virtnet_tests::fleet::{Fleet, embedded_api, meanwhile};
 use virtnet_tests::world::reason;
 
@@ -195,9 +194,7 @@ async fn functions_that_nobody_declares_and_macs_of_the_controllers_own_are_coun
         let by_hand = format!("{} of dpu-a, which no object declares", made.vuid);
         until_claimed(&fleet, "of-nobody", MAC, &by_hand).await;
         // The function goes: then its MAC is free.
-        let sf = made.sf.as_ref().unwrap().number;
-        let target = Target::HotPlug { vuid: made.vuid.clone(), mac: made.mac, sf };
-        fleet.sims["dpu-a"].controller().unplug(&target).await.unwrap();
+        fleet.sims["dpu-a"].controller().unplug(&made.target().unwrap()).await.unwrap();
         fleet.until(&[("Ready", 2), ("MacClaimed", 1)]).await;
         // A static PF that is declared no longer keeps its MAC all the same.
         delete(&fleet, "fixed").await;

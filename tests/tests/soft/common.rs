@@ -10,9 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
 use virtnet_local_switch::Programs;
-use virtnet_model::{
-    Controller, ControllerState, Function, HotplugRequest, Mac, Mtu, QueueSize, Target, Uplink,
-};
+use virtnet_model::{Controller, ControllerState, Function, HotplugRequest, Mac, QueueSize, Target};
 use virtnet_netlink::Namespace;
 use virtnet_ovsdb::Address;
 use virtnet_rpc::Client;
@@ -180,23 +178,7 @@ pub(crate) fn mac(number: u8) -> Mac {
 }
 
 pub(crate) fn request(number: u8) -> HotplugRequest {
-    HotplugRequest {
-        uplink: Uplink::P0,
-        mac: mac(number),
-        mtu: Mtu::DEFAULT,
-        max_queues: 3,
-        queue_size: QueueSize::try_from(256).unwrap(),
-        num_msix: None,
-        features: None,
-        transitional: false,
-        sf_number: None,
-        host: None,
-    }
-}
-
-pub(crate) fn target(function: &Function) -> Target {
-    let sf = function.sf.as_ref().unwrap().number;
-    Target::HotPlug { vuid: function.vuid.clone(), mac: function.mac, sf }
+    HotplugRequest::new(mac(number), 3, QueueSize::DEFAULT)
 }
 
 /// Gives a guest's netdev an address, and brings it up.

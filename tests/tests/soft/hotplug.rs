@@ -11,7 +11,7 @@ use virtnet_tests::guest::functions::sees;
 use virtnet_tests::guest::{Guest, Machine};
 
 use crate::common::{
-    Service, address, begin_pinging, end_pinging, host, install, kill, mac, reaches, request, target,
+    Service, address, begin_pinging, end_pinging, host, install, kill, mac, reaches, request,
 };
 
 /// What is sent at most while a process is killed and another takes over, and does not come back: what it had in its hands.
@@ -36,7 +36,7 @@ async fn functions_of_a_guest_live_through_all_that_may_happen() {
 async fn comes(guest: &mut Guest, service: &Service) -> Function {
     let made = service.client.hotplug(&request(1)).await.unwrap();
     assert_eq!(made.sf.as_ref().unwrap().representor.as_str(), "en3f0pf0sf2000");
-    let used = service.until_used(&target(&made)).await;
+    let used = service.until_used(&made.target().unwrap()).await;
     let seen = sees(guest.console().unwrap(), [mac(1)]).await[&mac(1)].clone();
     assert_eq!(used.bdf.unwrap().to_string(), seen.bdf);
     assert_eq!((seen.ids.as_str(), seen.mtu), ("0x1af4:0x1041", 1500));
@@ -50,7 +50,7 @@ async fn comes(guest: &mut Guest, service: &Service) -> Function {
     service.address(&made, "10.1.0.1/24");
     address(guest, &seen, "10.1.0.2/24").await;
     reaches(guest, "10.1.0.1").await;
-    let queues = service.client.queues(&target(&made)).await.unwrap();
+    let queues = service.client.queues(&made.target().unwrap()).await.unwrap();
     assert_eq!(queues.len(), 3);
     // QEMU keeps the third one, that of control.
     for queue in &queues[..2] {
@@ -102,18 +102,18 @@ async fn processes_end_and_packets_go_on(guest: &mut Guest, service: &Service) {
 /// Another MAC and MTU, once no driver has it: QEMU fixes both when it makes a device.
 async fn changes_in_its_slot(guest: &mut Guest, service: &Service, function: &Function) -> Function {
     let change = Change { mac: Some(mac(7)), mtu: Some(Mtu::try_from(4000).unwrap()), ..Change::default() };
-    let refused = service.client.modify(&target(function), &change).await.unwrap_err();
+    let refused = service.client.modify(&function.target().unwrap(), &change).await.unwrap_err();
     assert_eq!(refused.refusal(), Some(Refusal::DriverLoaded), "{refused}");
-    let used = service.until_used(&target(function)).await;
+    let used = service.until_used(&function.target().unwrap()).await;
     let unbind = format!("echo 0000:{} >/sys/bus/pci/drivers/virtio-pci/unbind", used.bdf.unwrap());
     guest.console().unwrap().sh(&unbind).await.unwrap();
     let idle = service.until("no driver has it", |state| {
-        state.find(&target(function)).is_some_and(|function| !function.driver.in_use)
+        state.find(&function.target().unwrap()).is_some_and(|function| !function.driver.in_use)
     });
     idle.await;
-    service.client.modify(&target(function), &change).await.unwrap();
+    service.client.modify(&function.target().unwrap(), &change).await.unwrap();
     let changed = Function { mac: mac(7), ..function.clone() };
-    let used = service.until_used(&target(&changed)).await;
+    let used = service.until_used(&changed.target().unwrap()).await;
     let seen = sees(guest.console().unwrap(), [mac(7)]).await[&mac(7)].clone();
     assert_eq!((seen.mtu, used.mtu.get()), (4000, 4000));
     assert_eq!(seen.bdf, used.bdf.unwrap().to_string());
@@ -126,11 +126,11 @@ async fn changes_in_its_slot(guest: &mut Guest, service: &Service, function: &Fu
 async fn goes(guest: &mut Guest, service: &Service, function: &Function) {
     let second = service.client.hotplug(&request(2)).await.unwrap();
     sees(guest.console().unwrap(), [mac(2), mac(7)]).await;
-    service.client.unplug(&target(function)).await.unwrap();
+    service.client.unplug(&function.target().unwrap()).await.unwrap();
     sees(guest.console().unwrap(), [mac(2)]).await;
     assert!(!service.ip(&["link", "show", "en3f0pf0sf2000"]), "its representor goes with it");
     assert!(service.ip(&["link", "show", "en3f0pf0sf2001"]));
-    service.client.unplug(&target(&second)).await.unwrap();
+    service.client.unplug(&second.target().unwrap()).await.unwrap();
     sees(guest.console().unwrap(), []).await;
     assert_eq!(service.open_sockets(), 0);
 }
@@ -158,17 +158,19 @@ async fn stays_behind_and_is_taken_out(guest: &mut Guest, service: &mut Service,
 /// A guest that is switched off and on again has its functions again.
 async fn comes_anew_with_its_guest(guest: &mut Guest, service: &mut Service) {
     let made = service.client.hotplug(&request(6)).await.unwrap();
-    service.until_used(&target(&made)).await;
+    service.until_used(&made.target().unwrap()).await;
     guest.kill().unwrap();
     let gone = service.until("it has no address", |state| {
-        state.find(&target(&made)).is_some_and(|function| function.bdf.is_none() && !function.driver.in_use)
+        state
+            .find(&made.target().unwrap())
+            .is_some_and(|function| function.bdf.is_none() && !function.driver.in_use)
     });
     gone.await;
     guest.on().await.unwrap();
-    service.until_used(&target(&made)).await;
+    service.until_used(&made.target().unwrap()).await;
     sees(guest.console().unwrap(), [mac(6)]).await;
     guest.kill().unwrap();
     // Nothing is in the slots of a guest that is off.
-    service.client.unplug(&target(&made)).await.unwrap();
+    service.client.unplug(&made.target().unwrap()).await.unwrap();
     service.end();
 }

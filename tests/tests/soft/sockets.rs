@@ -10,7 +10,7 @@ use virtnet_tests::guest::functions::sees;
 use virtnet_tests::guest::{Guest, Machine};
 use virtnet_tests::programs::built;
 
-use crate::common::{Service, address, mac, reaches, request, target};
+use crate::common::{Service, address, mac, reaches, request};
 
 /// What `virtnet query` says that a QEMU is to be started with for a function.
 pub(crate) fn arguments(service: &Service, function: &Function) -> Vec<String> {
@@ -42,7 +42,7 @@ async fn a_guest_that_is_started_with_sockets_has_their_functions() {
     }
     guest.on().await.unwrap();
     let seen = sees(guest.console().unwrap(), [fixed.mac, mac(1)]).await;
-    service.until_used(&target(&plugged)).await;
+    service.until_used(&plugged.target().unwrap()).await;
     let of_pf = Target::Static(fixed.id.pf);
     service.until_used(&of_pf).await;
     for (function, net) in [(&plugged, 1), (&fixed, 2)] {
@@ -55,7 +55,7 @@ async fn a_guest_that_is_started_with_sockets_has_their_functions() {
         state.functions.values().all(|function| !function.driver.in_use && !function.driver.seen)
     });
     unused.await;
-    service.client.unplug(&target(&plugged)).await.unwrap();
+    service.client.unplug(&plugged.target().unwrap()).await.unwrap();
     assert_eq!(service.open_sockets(), 1);
     service.end();
     assert_eq!(service.open_sockets(), 0);

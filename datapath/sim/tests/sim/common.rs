@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use virtnet_model::{
-    ControllerState, Function, FunctionId, HotplugRequest, Mac, Mtu, PfId, QueueSize, SfNumber, Target,
-    Uplink, VfId,
+    ControllerState, Function, FunctionId, HotplugRequest, Mac, PfId, QueueSize, SfNumber, VfId,
 };
 use virtnet_sim::{Sim, SimConfig};
 
@@ -54,23 +53,7 @@ pub(crate) fn mac(last: u16) -> Mac {
 }
 
 pub(crate) fn request(last: u16) -> HotplugRequest {
-    HotplugRequest {
-        uplink: Uplink::P0,
-        mac: mac(last),
-        mtu: Mtu::DEFAULT,
-        max_queues: 3,
-        queue_size: QueueSize::try_from(1024).unwrap(),
-        num_msix: None,
-        features: None,
-        transitional: false,
-        sf_number: None,
-        host: None,
-    }
-}
-
-pub(crate) fn target(function: &Function) -> Target {
-    let sf = function.sf.as_ref().unwrap().number;
-    Target::HotPlug { vuid: function.vuid.clone(), mac: function.mac, sf }
+    HotplugRequest::new(mac(last), 3, QueueSize::try_from(1024).unwrap())
 }
 
 pub(crate) fn static_pf(state: &ControllerState, index: u32) -> &Function {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use virtnet_model::{Change, ErrorKind, LinkChange, Mtu, Target};
 use virtnet_sim::{Effect, Part, Sim, Timing, When};
 
-use crate::common::{config, mac, pf, request, rest, rested, state, static_pf, target, unbind, vf};
+use crate::common::{config, mac, pf, request, rest, rested, state, static_pf, unbind, vf};
 use crate::invariants;
 
 #[tokio::test(start_paused = true)]
@@ -67,10 +67,10 @@ async fn the_controller_gets_through_failures_of_the_device() {
                 rest().await;
                 unbind(&sim, &state(&sim).await.functions[&made.id]);
                 sim.fail_next(effect, when, 1 + skip);
-                let mut now = target(&made);
+                let mut now = made.target().unwrap();
                 let mtu = Change { mtu: Some(Mtu::MAX), ..Change::default() };
                 if sim.controller().modify(&now, &mtu).await.is_ok() {
-                    now = target(&state(&sim).await.functions[&made.id]);
+                    now = state(&sim).await.functions[&made.id].target().unwrap();
                 }
                 let before = state(&sim).await.functions.len();
                 let gone = sim.controller().unplug(&now).await.is_ok();
@@ -110,7 +110,7 @@ async fn the_hook_sees_both_sides_of_each_effect_in_order() {
     let trace = Arc::clone(&seen);
     sim.set_hook(Some(Arc::new(move |effect, when| trace.lock().unwrap().push((effect, when)))));
     let made = sim.controller().hotplug(&request(0)).await.unwrap();
-    sim.controller().unplug(&target(&made)).await.unwrap();
+    sim.controller().unplug(&made.target().unwrap()).await.unwrap();
     sim.set_hook(None);
     use Effect::{CreateSf, DestroySf, DevicePlug, DeviceUnplug, Hotplug, Unplug};
     use When::{After, Before};

@@ -70,7 +70,7 @@ async fn in_the_later_generation_the_vectors_of_a_pf_are_fixed() {
         let made = sim.controller().hotplug(&request(0)).await.unwrap();
         rest().await;
         unbind(&sim, &state(&sim).await.functions[&made.id]);
-        let result = sim.controller().modify(&crate::common::target(&made), &msix(8)).await;
+        let result = sim.controller().modify(&made.target().unwrap(), &msix(8)).await;
         let expected = if refused { Some(Refusal::MsixFixed) } else { None };
         assert_eq!(result.err().and_then(|error| error.refusal()), expected);
     }
@@ -102,7 +102,7 @@ async fn in_the_guides_generation_queues_follow_the_vectors_of_what_was_not_hot_
         assert_eq!(error.refusal(), Some(Refusal::MsixAboveLimit), "{error}");
     }
     // Whoever hot-plugs says how many queues, and keeps them.
-    let plugged = crate::common::target(&made);
+    let plugged = made.target().unwrap();
     unbind(&sim, before.find(&plugged).unwrap());
     let few = made.max_queues;
     controller.modify(&plugged, &msix(few + 1)).await.unwrap();

@@ -1,6 +1,6 @@
 //! How functions are named and numbered: the guide's examples.
 
-use crate::common::{mac, pf, request, rest, rested, sf, state, static_pf, target, vf, virtual_function};
+use crate::common::{mac, pf, request, rest, rested, sf, state, static_pf, vf, virtual_function};
 use virtnet_model::{FunctionId, HotplugRequest, Uplink};
 
 #[tokio::test(start_paused = true)]
@@ -63,7 +63,7 @@ async fn a_hot_plugged_function_takes_the_lowest_slot_index_and_sf() {
             "PF 6 VNETS3D0F0 en3f0pf0sf2002"
         ]
     );
-    controller.unplug(&target(&made[1])).await.unwrap();
+    controller.unplug(&made[1].target().unwrap()).await.unwrap();
     let again = controller.hotplug(&request(9)).await.unwrap();
     assert_eq!((again.id, &again.vuid), (made[1].id, &made[1].vuid));
     assert_eq!(again.sf.unwrap().number, sf(2001));

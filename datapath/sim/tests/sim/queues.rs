@@ -5,7 +5,7 @@ use virtnet_model::{
 };
 use virtnet_sim::{Effect, Misuse, Sim, When};
 
-use crate::common::{config, pf, request, rest, rested, state, target, unbind, vf};
+use crate::common::{config, pf, request, rest, rested, state, unbind, vf};
 use crate::refusals::expect;
 
 /// Index and role of the queues that are set up.
@@ -61,7 +61,7 @@ async fn the_rings_of_no_two_functions_overlap() {
         let wanted = virtnet_model::HotplugRequest { max_queues: 256, queue_size: size, ..request(last) };
         let made = sim.controller().hotplug(&wanted).await.unwrap();
         rest().await;
-        let queues = sim.queues().queues(&target(&made)).await.unwrap();
+        let queues = sim.queues().queues(&made.target().unwrap()).await.unwrap();
         assert_eq!(set_up(&queues), pairs(127));
         rings.extend(queues.iter().filter(|queue| queue.enabled).map(|queue| {
             let end = queue.device_area + 6 + 8 * u64::from(queue.size);
@@ -128,16 +128,20 @@ async fn a_function_that_is_being_moved_is_left_alone() {
     let sim = rested(&[]).await;
     let made = sim.controller().hotplug(&request(0)).await.unwrap();
     rest().await;
-    let bdf = state(&sim).await.find(&target(&made)).unwrap().bdf.unwrap();
+    let bdf = state(&sim).await.find(&made.target().unwrap()).unwrap().bdf.unwrap();
     sim.set_migrating(bdf, true).unwrap();
     rest().await;
-    assert!(state(&sim).await.find(&target(&made)).unwrap().migrating);
+    assert!(state(&sim).await.find(&made.target().unwrap()).unwrap().migrating);
     let why = "migrating: try again";
-    expect(sim.controller().unplug(&target(&made)).await, Refusal::Migrating, why);
-    expect(sim.controller().modify(&target(&made), &Change::default()).await, Refusal::Migrating, why);
-    expect(sim.queues().queues(&target(&made)).await, Refusal::Migrating, why);
+    expect(sim.controller().unplug(&made.target().unwrap()).await, Refusal::Migrating, why);
+    expect(
+        sim.controller().modify(&made.target().unwrap(), &Change::default()).await,
+        Refusal::Migrating,
+        why,
+    );
+    expect(sim.queues().queues(&made.target().unwrap()).await, Refusal::Migrating, why);
     // Its host is reset, and so is what had it.
     sim.reboot_host();
     rest().await;
-    sim.controller().unplug(&target(&made)).await.unwrap();
+    sim.controller().unplug(&made.target().unwrap()).await.unwrap();
 }

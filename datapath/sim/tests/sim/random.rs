@@ -9,7 +9,7 @@ use virtnet_model::{
 };
 use virtnet_sim::{Effect, Sim, When};
 
-use crate::common::{config, mac, pf, request, rest, sf, state, target, vf};
+use crate::common::{config, mac, pf, request, rest, sf, state, vf};
 use crate::invariants;
 
 /// A DPU so small that everything runs out.
@@ -36,7 +36,7 @@ async fn operate(sim: &Sim, rng: &mut ChaCha8Rng) {
         functions.values().nth(index).cloned()
     };
     let some_target = |rng: &mut ChaCha8Rng| match some(rng) {
-        Some(made) if made.kind == FunctionKind::HotPlug => target(&made),
+        Some(made) if made.kind == FunctionKind::HotPlug => made.target().unwrap(),
         _ if rng.random_bool(0.3) => Target::Static(pf(rng.random_range(0..3))),
         _ => Target::Vf(pf(rng.random_range(0..3)), vf(rng.random_range(0..7))),
     };

@@ -8,7 +8,7 @@ use virtnet_model::{
 use virtnet_sim::{Sim, SimConfig};
 
 use crate::common::{
-    config, mac, pf, request, rest, rested, sf, state, static_pf, target, unbind, vf, virtual_function,
+    config, mac, pf, request, rest, rested, sf, state, static_pf, unbind, vf, virtual_function,
 };
 
 pub(crate) fn expect<T: std::fmt::Debug>(result: Result<T, PartError>, refusal: Refusal, message: &str) {
@@ -273,7 +273,7 @@ async fn only_hot_plugged_functions_are_unplugged_and_only_by_their_whole_identi
     rest().await;
     let controller = sim.controller();
     let made = controller.hotplug(&request(0)).await.unwrap();
-    let Target::HotPlug { vuid, mac: made_mac, sf: made_sf } = target(&made) else { unreachable!() };
+    let Target::HotPlug { vuid, mac: made_mac, sf: made_sf } = made.target().unwrap() else { unreachable!() };
     let not_it = [
         (
             Target::HotPlug { vuid: vuid.clone(), mac: mac(1), sf: made_sf },
@@ -317,7 +317,7 @@ async fn modifications_want_the_driver_gone() {
         Change { queue_size: Some(QueueSize::try_from(512).unwrap()), ..Change::default() },
     ];
     for (target, id) in
-        [(target(&plugged), plugged.id), (Target::Vf(pf(0), vf(0)), FunctionId::vf(pf(0), vf(0)))]
+        [(plugged.target().unwrap(), plugged.id), (Target::Vf(pf(0), vf(0)), FunctionId::vf(pf(0), vf(0)))]
     {
         for change in &changes {
             expect(
@@ -419,10 +419,14 @@ async fn hot_plug_and_unplug_are_refused_during_a_live_update() {
     sim.set_updating(true).await.unwrap();
     assert!(state(&sim).await.updating);
     expect(sim.controller().hotplug(&request(1)).await, Refusal::Updating, "a live update is running");
-    expect(sim.controller().unplug(&target(&made)).await, Refusal::Updating, "a live update is running");
+    expect(
+        sim.controller().unplug(&made.target().unwrap()).await,
+        Refusal::Updating,
+        "a live update is running",
+    );
     sim.write_num_vfs(pf(0), 1).unwrap();
     rest().await;
     assert_eq!(state(&sim).await.functions.len(), 6, "VFs come and go as before");
     sim.set_updating(false).await.unwrap();
-    sim.controller().unplug(&target(&made)).await.unwrap();
+    sim.controller().unplug(&made.target().unwrap()).await.unwrap();
 }

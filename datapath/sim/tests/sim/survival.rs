@@ -11,9 +11,7 @@ use virtnet_model::{
 };
 use virtnet_sim::{Effect, Sim, When};
 
-use crate::common::{
-    config, mac, pf, request, rest, rested, state, static_pf, target, unbind, vf, virtual_function,
-};
+use crate::common::{config, mac, pf, request, rest, rested, state, static_pf, unbind, vf, virtual_function};
 
 /// One static PF with an address of its own, one hot-plugged PF, two VFs.
 async fn furnished() -> Sim {
@@ -159,7 +157,7 @@ async fn load(sim: &Sim) -> Result<(), PartError> {
     sim.host().set_num_vfs(pf(1), 1).await?;
     let functions = controller.observe().await?.functions;
     if let Some(second) = functions.into_values().find(|made| made.mac == mac(1)) {
-        controller.unplug(&target(&second)).await?;
+        controller.unplug(&second.target().unwrap()).await?;
     }
     sim.host().set_num_vfs(pf(0), 0).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -9,7 +9,7 @@ use virtnet_model::{
 };
 use virtnet_sim::{Effect, Sim};
 
-use crate::common::{config, request, rest, rested, target};
+use crate::common::{config, request, rest, rested};
 
 fn owner(device: &str) -> Owner {
     Owner { dpu: "dpu-0".into(), device: format!("default/{device}"), uid: format!("uid-of-{device}") }
@@ -135,7 +135,7 @@ async fn a_port_attaches_when_its_netdev_is_there_and_again_when_it_comes_back()
         let ofport = ports(&sim).await.ports[&name].ofport.unwrap();
         assert!(ofport > last, "a new attachment has a new number");
         last = ofport;
-        sim.controller().unplug(&target(&made)).await.unwrap();
+        sim.controller().unplug(&made.target().unwrap()).await.unwrap();
         assert_eq!(ports(&sim).await.ports[&name].ofport, Some(-1));
     }
     let late = sim.wait_for_port(&name, Duration::from_secs(1)).await.unwrap_err();

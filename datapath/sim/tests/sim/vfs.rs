@@ -114,7 +114,7 @@ async fn vfs_beyond_the_last_sf_exist_without_one_and_get_it_in_order_when_one_f
         with_sf().await,
         ["VF 0 of PF 0 true", "VF 1 of PF 0 true", "VF 0 of PF 1 false", "VF 1 of PF 1 false"]
     );
-    sim.controller().unplug(&crate::common::target(&plugged)).await.unwrap();
+    sim.controller().unplug(&plugged.target().unwrap()).await.unwrap();
     rest().await;
     assert_eq!(
         with_sf().await,

@@ -25,8 +25,8 @@ use tokio::time::{Instant, sleep};
 use virtnet_controller::Profile;
 use virtnet_controller::conf::RdmaDevices;
 use virtnet_model::{
-    Change, Controller, ControllerState, ErrorKind, Feature, Features, HotplugRequest, Mtu, PartError,
-    QueueSize, Target,
+    Change, Controller, ControllerState, ErrorKind, Feature, Features, HotplugRequest, PartError, QueueSize,
+    Target,
 };
 
 use folder::{Folder, Records};
@@ -37,8 +37,6 @@ use stamp::Stamp;
 /// hundreds of VFs come at once.
 const GATHER: Duration = Duration::from_millis(50);
 const GATHER_MAX: Duration = Duration::from_secs(1);
-/// Descriptors a queue of a function that is made again, which its file does not tell.
-const QUEUE_SIZE: u32 = 256;
 
 /// Where the files are, and how often something was waited for to reach the disk.
 #[derive(Clone, Debug)]
@@ -180,20 +178,19 @@ fn wanted(
         .ok_or_else(|| format!("port_ib_dev: no uplink has the RDMA device {:?}", record.port_ib_dev))?;
     let change = Change { mac: Some(record.mac), ..Change::default() };
     Ok(Some(match (record.device_type, record.vf_id) {
+        // Its file tells no more of it.
         (DeviceType::Hotplug, _) => Wanted::Plug(HotplugRequest {
             uplink,
-            mac: record.mac,
-            mtu: Mtu::DEFAULT,
-            max_queues: limits.pf_msix.saturating_sub(1).min(limits.max_virtq),
-            queue_size: QueueSize::try_from(QUEUE_SIZE).map_err(|error| error.to_string())?,
-            num_msix: None,
             features: (record.mq == 0).then(|| {
                 let default = Features::controller_default().with(Feature::Mq, false);
                 default.iter().filter(|feature| limits.features.contains(*feature)).collect()
             }),
-            transitional: false,
             sf_number: Some(record.sf_num),
-            host: None,
+            ..HotplugRequest::new(
+                record.mac,
+                limits.pf_msix.saturating_sub(1).min(limits.max_virtq),
+                QueueSize::DEFAULT,
+            )
         }),
         (DeviceType::Static, None) => Wanted::Modify(Target::Static(record.pf_id), change),
         (DeviceType::Static, Some(vf)) => Wanted::Modify(Target::Vf(record.pf_id, vf), change),

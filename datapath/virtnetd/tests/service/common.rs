@@ -10,9 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use virtnet_controller::{DeviceState, Place};
-use virtnet_model::{
-    Controller, ControllerState, Function, HotplugRequest, Mac, Mtu, PfId, QueueSize, Target, Uplink, VfId,
-};
+use virtnet_model::{Controller, ControllerState, HotplugRequest, Mac, PfId, QueueSize, VfId};
 use virtnet_rpc::Client;
 use virtnet_sim::{Sim, SimConfig};
 use virtnet_telemetry::{LogArguments, LogLevel};
@@ -185,23 +183,7 @@ pub(crate) fn mac(last: u8) -> Mac {
 }
 
 pub(crate) fn request(last: u8) -> HotplugRequest {
-    HotplugRequest {
-        uplink: Uplink::P0,
-        mac: mac(last),
-        mtu: Mtu::DEFAULT,
-        max_queues: 3,
-        queue_size: QueueSize::try_from(256).unwrap(),
-        num_msix: None,
-        features: None,
-        transitional: false,
-        sf_number: None,
-        host: None,
-    }
-}
-
-pub(crate) fn target(function: &Function) -> Target {
-    let sf = function.sf.as_ref().unwrap().number;
-    Target::HotPlug { vuid: function.vuid.clone(), mac: function.mac, sf }
+    HotplugRequest::new(mac(last), 3, QueueSize::DEFAULT)
 }
 
 /// How many functions are in slots.

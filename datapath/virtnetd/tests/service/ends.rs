@@ -4,7 +4,7 @@ use virtnet_model::{Change, Controller, ErrorKind, HotplugRequest, Mtu, Target};
 use virtnet_rpc::method::{self, Level, Log};
 use virtnetd::parent::Wish;
 
-use crate::common::{Service, kill, mac, pf, plugged, request, target, vf};
+use crate::common::{Service, kill, mac, pf, plugged, request, vf};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_stopped_unplugs_what_was_plugged() {
@@ -30,7 +30,7 @@ async fn another_worker_finds_all_as_it_was() {
     service.client.modify(&coming, &prepared).await.unwrap();
     // The host finds the function that was plugged, and its driver takes it.
     let before = service.until("the driver", |state| {
-        state.find(&target(&made)).is_some_and(|function| function.driver.in_use)
+        state.find(&made.target().unwrap()).is_some_and(|function| function.driver.in_use)
     });
     let before = before.await;
 

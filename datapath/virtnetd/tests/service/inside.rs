@@ -11,7 +11,7 @@ use virtnet_rpc::method::{self, Health, Validate, Validated};
 use virtnet_sim::{Effect, Sim, SimConfig, When};
 use virtnetd::parent::{Patience, Wish};
 
-use crate::common::{LIMIT, Service, mac, pf, request, target};
+use crate::common::{LIMIT, Service, mac, pf, request};
 
 const LATER: &str = r#"{"generation": "later"}"#;
 
@@ -26,10 +26,10 @@ async fn queues_are_told_as_the_device_has_them_whichever_worker_is_asked() {
     let service = Service::with(&firmware, LATER).await;
     let made = service.client.hotplug(&request(1)).await.unwrap();
     let in_use = service.until("the driver", |state| {
-        state.find(&target(&made)).is_some_and(|function| function.driver.in_use)
+        state.find(&made.target().unwrap()).is_some_and(|function| function.driver.in_use)
     });
-    let bdf = in_use.await.find(&target(&made)).unwrap().bdf.unwrap();
-    let first = service.client.queues(&target(&made)).await.unwrap();
+    let bdf = in_use.await.find(&made.target().unwrap()).unwrap().bdf.unwrap();
+    let first = service.client.queues(&made.target().unwrap()).await.unwrap();
     let roles: Vec<_> = first.iter().map(|queue| (queue.role, queue.enabled, queue.vector)).collect();
     let wanted = [
         (QueueRole::Receive, true, Some(1)),
@@ -44,9 +44,9 @@ async fn queues_are_told_as_the_device_has_them_whichever_worker_is_asked() {
     assert_eq!(all.len(), 9, "rings don't overlap");
 
     let moderation = Moderation { mode: PeriodMode::Event, period: 10, max_count: 30 };
-    service.client.moderate(&target(&made), moderation).await.unwrap();
+    service.client.moderate(&made.target().unwrap(), moderation).await.unwrap();
     service.sim.traffic(bdf, 0, 1514, 1000).unwrap();
-    let now = service.client.queues(&target(&made)).await.unwrap();
+    let now = service.client.queues(&made.target().unwrap()).await.unwrap();
     assert_eq!(now[0].moderation, moderation);
     assert_eq!(now[0].counters.total_bytes, 1_514_000);
     assert_eq!(now[0].counters.packets[5], 1000);
@@ -55,14 +55,14 @@ async fn queues_are_told_as_the_device_has_them_whichever_worker_is_asked() {
     let worker = *service.worker().borrow();
     service.wish(Wish::Restart).await;
     service.worker_after(worker).await;
-    assert_eq!(service.client.queues(&target(&made)).await.unwrap(), now);
+    assert_eq!(service.client.queues(&made.target().unwrap()).await.unwrap(), now);
 
     service.sim.unbind(bdf).unwrap();
     let unbound = service.until("no driver", |state| {
-        state.find(&target(&made)).is_some_and(|function| !function.driver.in_use)
+        state.find(&made.target().unwrap()).is_some_and(|function| !function.driver.in_use)
     });
     unbound.await;
-    let idle = service.client.queues(&target(&made)).await.unwrap();
+    let idle = service.client.queues(&made.target().unwrap()).await.unwrap();
     assert!(idle.iter().all(|queue| !queue.enabled && queue.vector.is_none() && areas(queue) == [0; 3]));
     assert_eq!(idle[0].counters.total_bytes, 0);
     let gone = service.client.queues(&Target::Static(pf(9))).await.unwrap_err();

@@ -12,7 +12,7 @@ use virtnet_sim::{Effect, Sim, SimConfig, When};
 use virtnetd::parent::Wish;
 use virtnetd::recovery::Settings;
 
-use crate::common::{LIMIT, Service, kill, mac, pf, plugged, request, target, vf};
+use crate::common::{LIMIT, Service, kill, mac, pf, plugged, request, vf};
 
 const STATIC: u8 = 101;
 const PLUGGED: u8 = 102;
@@ -127,7 +127,7 @@ async fn happen(event: Event, service: &Service) {
         Event::LiveUpdate => service.client.call(method::UPDATE, &()).await.unwrap(),
         Event::Unplug => {
             let function = state.functions.values().find(|function| function.mac == mac(PLUGGED)).unwrap();
-            service.client.unplug(&target(function)).await.unwrap();
+            service.client.unplug(&function.target().unwrap()).await.unwrap();
         }
         Event::VfsDestroyed => service.sim.write_num_vfs(pf(1), 0).unwrap(),
         Event::DriverUnloaded => {

@@ -7,7 +7,7 @@ use virtnet_controller::Place;
 use virtnet_model::{Change, Controller, ErrorKind, Function, Mac, Mtu, PartError, QueueSize};
 use virtnet_sim::{Effect, When};
 
-use crate::common::{Service, kill, mac, plugged, request, target};
+use crate::common::{Service, kill, mac, plugged, request};
 
 /// What a load of requests has come to be, as far as it was answered.
 #[derive(Default)]
@@ -45,7 +45,7 @@ async fn play(service: &Service) -> Load {
     };
     if let Some(function) = made.get(1) {
         let entry = load.there.iter_mut().find(|(mac, _)| *mac == function.mac).unwrap();
-        match service.client.modify(&target(function), &change).await {
+        match service.client.modify(&function.target().unwrap(), &change).await {
             Ok(()) => entry.1 = Mtu::MAX,
             Err(error) => {
                 assert!(is_in_doubt(&error), "{error}");
@@ -56,7 +56,7 @@ async fn play(service: &Service) -> Load {
     }
     if let Some(function) = made.first() {
         load.there.retain(|(mac, _)| *mac != function.mac);
-        if let Err(error) = service.client.unplug(&target(function)).await {
+        if let Err(error) = service.client.unplug(&function.target().unwrap()).await {
             assert!(is_in_doubt(&error), "{error}");
             load.in_doubt.push(function.mac);
         }
@@ -80,7 +80,7 @@ async fn sides(service: &Service) -> u32 {
 async fn clear(service: &Service) {
     for function in service.state().await.functions.values() {
         if function.mac.octets()[1] == 0xff {
-            service.client.unplug(&target(function)).await.unwrap();
+            service.client.unplug(&function.target().unwrap()).await.unwrap();
         }
     }
 }

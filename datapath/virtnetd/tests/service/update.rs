@@ -14,7 +14,7 @@ use virtnet_rpc::Client;
 use virtnet_rpc::method::{self, UpdateStatus, Version};
 use virtnet_sim::{Effect, When};
 
-use crate::common::{LIMIT, PROGRAM, Service, kill, pf, request, target, vf};
+use crate::common::{LIMIT, PROGRAM, Service, kill, pf, request, vf};
 
 async fn status(service: &Service) -> UpdateStatus {
     service.client.call(method::UPDATE_STATUS, &()).await.unwrap()
@@ -80,7 +80,7 @@ async fn twenty_updates_in_a_row_refuse_nothing_and_lose_nothing() {
         }
     });
     let modifies = again(&socket, &stop, {
-        let (kept, mtus) = (target(&kept), [Mtu::MAX, Mtu::DEFAULT]);
+        let (kept, mtus) = (kept.target().unwrap(), [Mtu::MAX, Mtu::DEFAULT]);
         move |client, turn| {
             let (kept, change) =
                 (kept.clone(), Change { mtu: Some(mtus[turn as usize % 2]), ..Change::default() });
@@ -94,7 +94,7 @@ async fn twenty_updates_in_a_row_refuse_nothing_and_lose_nothing() {
     });
     let plugs = again(&socket, &stop, |client, turn| async move {
         let made = client.hotplug(&request((turn % 100) as u8)).await?;
-        client.unplug(&target(&made)).await
+        client.unplug(&made.target().unwrap()).await
     });
     let hosts = {
         let (sim, stop) = (service.sim.clone(), Arc::clone(&stop));
@@ -128,7 +128,7 @@ async fn twenty_updates_in_a_row_refuse_nothing_and_lose_nothing() {
         assert!(task.await.unwrap() > 5, "{what} were hardly asked for");
     }
     let state = service.state().await;
-    assert_eq!(state.find(&target(&kept)).map(|function| function.id), Some(kept.id));
+    assert_eq!(state.find(&kept.target().unwrap()).map(|function| function.id), Some(kept.id));
     assert_eq!(state.functions.values().filter(|one| one.id.vf.is_none()).count(), 4 + 1);
     assert_eq!(state.limits.sfs[&virtnet_model::EswitchPort::P0].used as usize, state.functions.len());
 }
@@ -157,11 +157,11 @@ async fn a_program_that_fails_its_check_is_not_updated_to_and_the_reason_is_told
     // Should the worker end now, another is of the program that ran, not of the one that is installed.
     kill(before.unwrap());
     service.worker_after(before).await;
-    assert!(service.state().await.find(&target(&made)).is_some());
+    assert!(service.state().await.find(&made.target().unwrap()).is_some());
 
     install(&service, &std::fs::read(PROGRAM).unwrap());
     assert_eq!(updated(&service).await.last.unwrap().failure, None);
-    assert!(service.state().await.find(&target(&made)).is_some());
+    assert!(service.state().await.find(&made.target().unwrap()).is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,8 +198,8 @@ async fn an_update_that_fails_while_a_request_is_under_way_costs_no_request() {
     assert!(failure.contains("the worker has ended (signal: 9"), "{failure}");
     assert!(killed.load(Ordering::SeqCst));
     let made = timeout(LIMIT, plug).await.unwrap().unwrap().unwrap();
-    assert!(service.state().await.find(&target(&made)).is_some());
-    service.client.unplug(&target(&made)).await.unwrap();
+    assert!(service.state().await.find(&made.target().unwrap()).is_some());
+    service.client.unplug(&made.target().unwrap()).await.unwrap();
 
     assert_eq!(updated(&service).await.last.unwrap().failure, None, "the next one is done");
     service.client.hotplug(&request(2)).await.unwrap();
@@ -233,7 +233,7 @@ async fn the_later_generation_plugs_nothing_while_one_runs() {
             async move {
                 match client.hotplug(&request((turn % 100) as u8)).await {
                     Ok(made) => {
-                        while let Err(error) = client.unplug(&target(&made)).await {
+                        while let Err(error) = client.unplug(&made.target().unwrap()).await {
                             assert_eq!(error.refusal(), Some(Refusal::Updating), "{error}");
                         }
                     }
@@ -262,7 +262,7 @@ async fn a_function_that_is_being_moved_answers_so_before_during_and_after_an_up
     let moving = service.client.hotplug(&request(1)).await.unwrap();
     let in_use = |state: &virtnet_model::ControllerState| {
         state
-            .find(&target(&moving))
+            .find(&moving.target().unwrap())
             .filter(|function| function.driver.in_use)
             .and_then(|function| function.bdf)
     };
@@ -271,7 +271,9 @@ async fn a_function_that_is_being_moved_answers_so_before_during_and_after_an_up
     service.sim.set_autoprobe(false);
     let still = service.client.hotplug(&request(2)).await.unwrap();
     service.sim.set_migrating(bdf, true).unwrap();
-    service.until("the move", |state| state.find(&target(&moving)).is_some_and(|one| one.migrating)).await;
+    service
+        .until("the move", |state| state.find(&moving.target().unwrap()).is_some_and(|one| one.migrating))
+        .await;
 
     let (socket, stop) = (service.socket(), Arc::new(AtomicBool::new(false)));
     let change = |turn: u32| {
@@ -279,7 +281,7 @@ async fn a_function_that_is_being_moved_answers_so_before_during_and_after_an_up
         Change { mtu: Some(mtu), ..Change::default() }
     };
     let refused = again(&socket, &stop, {
-        let moving = target(&moving);
+        let moving = moving.target().unwrap();
         move |client, turn| {
             let moving = moving.clone();
             async move {
@@ -299,7 +301,7 @@ async fn a_function_that_is_being_moved_answers_so_before_during_and_after_an_up
         }
     });
     let changed = again(&socket, &stop, {
-        let still = target(&still);
+        let still = still.target().unwrap();
         move |client, turn| {
             let still = still.clone();
             async move { client.modify(&still, &change(turn)).await }
@@ -311,6 +313,8 @@ async fn a_function_that_is_being_moved_answers_so_before_during_and_after_an_up
     stop.store(true, Ordering::SeqCst);
     assert!(refused.await.unwrap() > 2 && changed.await.unwrap() > 2);
     service.sim.set_migrating(bdf, false).unwrap();
-    service.until("its end", |state| state.find(&target(&moving)).is_some_and(|one| !one.migrating)).await;
-    service.client.unplug(&target(&moving)).await.unwrap();
+    service
+        .until("its end", |state| state.find(&moving.target().unwrap()).is_some_and(|one| !one.migrating))
+        .await;
+    service.client.unplug(&moving.target().unwrap()).await.unwrap();
 }

@@ -11,16 +11,9 @@ use virtnet_sim::{Effect, SimConfig};
 /// What a person would hot-plug, with its own ideas of MTU and queues.
 fn request(mac: &str) -> HotplugRequest {
     HotplugRequest {
-        uplink: Uplink::P0,
-        mac: mac.parse().unwrap(),
         mtu: Mtu::try_from(9000).unwrap(),
-        max_queues: 2,
-        queue_size: QueueSize::try_from(512).unwrap(),
         num_msix: Some(3),
-        features: None,
-        transitional: false,
-        sf_number: None,
-        host: None,
+        ..HotplugRequest::new(mac.parse().unwrap(), 2, QueueSize::try_from(512).unwrap())
     }
 }
 
