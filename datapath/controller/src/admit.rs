@@ -321,56 +321,24 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use virtnet_model::{Mtu, Uplink};
+    use virtnet_model::QueueSize;
 
     use super::*;
-    use crate::limits::Bounds;
-    use crate::{DeviceState, EngineConfig, Profile};
+    use crate::{EngineConfig, fixture};
 
     fn table(hosts: &[(&str, &[u16])]) -> Table {
-        let firmware = [
-            ("VIRTIO_NET_EMULATION_ENABLE", "1"),
-            ("PCI_SWITCH_EMULATION_ENABLE", "1"),
-            ("PCI_SWITCH_EMULATION_NUM_PORT", "3"),
-            ("VIRTIO_NET_EMULATION_NUM_MSIX", "4"),
-            ("PF_TOTAL_SF", "8"),
-        ];
-        let firmware = firmware.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        let slots = |slots: &[u16]| slots.iter().copied().collect::<BTreeSet<_>>();
-        let device = DeviceState {
-            profile: Profile {
-                firmware: [(EswitchPort::P0, firmware)].into(),
-                base_mac: Mac::local([0; 5]),
-                max_virtq: 16,
-                max_queue_size: QueueSize::try_from(256).unwrap(),
-                features: Features::controller_default(),
-                host_io_space: 0,
-                hosts: hosts.iter().map(|(name, of)| ((*name).to_owned(), slots(of))).collect(),
-            },
-            uplink_mtus: [(Uplink::P0, 1500)].into(),
-            functions: BTreeMap::new(),
-            sfs: BTreeMap::new(),
-        };
-        let config = EngineConfig { uplinks: crate::UplinkMode::Single, ..EngineConfig::default() };
-        let bounds = Bounds::new(&device, &config).unwrap();
-        Table::new(config, bounds, device)
+        let mut device =
+            fixture::device(&[("PCI_SWITCH_EMULATION_ENABLE", "1"), ("PCI_SWITCH_EMULATION_NUM_PORT", "3")]);
+        let slots = |slots: &[u16]| slots.iter().copied().collect();
+        device.profile.hosts = hosts.iter().map(|(name, of)| ((*name).to_owned(), slots(of))).collect();
+        fixture::table(device, EngineConfig { uplinks: crate::UplinkMode::Single, ..EngineConfig::default() })
     }
 
     /// The slot that a function on this host has, or why it has none.
     fn slot(table: &Table, host: Option<&str>) -> Result<u16, String> {
         let request = HotplugRequest {
-            uplink: Uplink::P0,
-            mac: Mac::local([0, 0, 0, 0, 1]),
-            mtu: Mtu::DEFAULT,
-            max_queues: 3,
-            queue_size: QueueSize::try_from(256).unwrap(),
-            num_msix: None,
-            features: None,
-            transitional: false,
-            sf_number: None,
             host: host.map(str::to_owned),
+            ..HotplugRequest::new(Mac::local([0, 0, 0, 0, 1]), 3, QueueSize::DEFAULT)
         };
         table.admit(&request).map(|plan| plan.slot).map_err(|error| error.message)
     }

@@ -65,38 +65,20 @@ pub fn advice(device: &DeviceState, config: &EngineConfig) -> Result<Vec<String>
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use virtnet_model::{EswitchPort, Features, Generation, Mac, QueueSize, SfNumber, Uplink};
+    use virtnet_model::{EswitchPort, Generation, SfNumber};
 
     use super::*;
-    use crate::{Profile, Sf, SfKey, SfPool};
+    use crate::{Sf, SfKey, SfPool, fixture};
 
     fn device(values: &[(&str, &str)]) -> DeviceState {
         let plain = [
-            ("VIRTIO_NET_EMULATION_ENABLE", "1"),
             ("PCI_SWITCH_EMULATION_ENABLE", "1"),
             ("PCI_SWITCH_EMULATION_NUM_PORT", "2"),
             ("VIRTIO_NET_EMULATION_NUM_PF", "2"),
             ("VIRTIO_NET_EMULATION_NUM_VF", "4"),
-            ("VIRTIO_NET_EMULATION_NUM_MSIX", "4"),
             ("PF_TOTAL_SF", "12"),
         ];
-        let all = plain.iter().chain(values).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        DeviceState {
-            profile: Profile {
-                firmware: [(EswitchPort::P0, all.collect())].into(),
-                base_mac: Mac::local([0; 5]),
-                max_virtq: 16,
-                max_queue_size: QueueSize::try_from(256).unwrap(),
-                features: Features::controller_default(),
-                host_io_space: 0,
-                hosts: BTreeMap::new(),
-            },
-            uplink_mtus: [(Uplink::P0, 1500)].into(),
-            functions: BTreeMap::new(),
-            sfs: BTreeMap::new(),
-        }
+        fixture::device(&[&plain, values].concat())
     }
 
     #[test]

@@ -97,13 +97,10 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use virtnet_model::{EswitchPort, Features, Mac, PfId, QueueSize, Uplink, VfId};
+    use virtnet_model::{PfId, VfId};
 
     use super::*;
-    use crate::limits::Bounds;
-    use crate::{DeviceEvent, DeviceState, Emulated, EngineConfig, Profile};
+    use crate::{DeviceEvent, Emulated, EngineConfig, fixture};
 
     fn vf(index: u32) -> Place {
         Place::Vf(PfId::MIN, VfId::try_from(index).unwrap())
@@ -111,31 +108,10 @@ mod tests {
 
     /// A table with two VFs that the host has made and nobody has configured.
     fn table() -> Table {
-        let firmware = [
-            ("VIRTIO_NET_EMULATION_ENABLE", "1"),
-            ("VIRTIO_NET_EMULATION_NUM_PF", "1"),
-            ("VIRTIO_NET_EMULATION_NUM_VF", "4"),
-            ("VIRTIO_NET_EMULATION_NUM_MSIX", "4"),
-            ("PF_TOTAL_SF", "8"),
-        ];
-        let firmware = firmware.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        let device = DeviceState {
-            profile: Profile {
-                firmware: [(EswitchPort::P0, firmware)].into(),
-                base_mac: Mac::local([0; 5]),
-                max_virtq: 16,
-                max_queue_size: QueueSize::try_from(256).unwrap(),
-                features: Features::controller_default(),
-                host_io_space: 0,
-                hosts: BTreeMap::new(),
-            },
-            uplink_mtus: [(Uplink::P0, 1500)].into(),
-            functions: [(vf(0), Emulated::default()), (vf(1), Emulated::default())].into(),
-            sfs: BTreeMap::new(),
-        };
-        let config = EngineConfig::default();
-        let bounds = Bounds::new(&device, &config).unwrap();
-        Table::new(config, bounds, device)
+        let mut device =
+            fixture::device(&[("VIRTIO_NET_EMULATION_NUM_PF", "1"), ("VIRTIO_NET_EMULATION_NUM_VF", "4")]);
+        device.functions = [(vf(0), Emulated::default()), (vf(1), Emulated::default())].into();
+        fixture::table(device, EngineConfig::default())
     }
 
     fn next(table: &Table) -> Option<Subject> {

@@ -29,6 +29,8 @@ pub mod conf;
 mod config;
 mod device;
 mod engine;
+#[cfg(test)]
+mod fixture;
 mod ids;
 mod jobs;
 mod limits;

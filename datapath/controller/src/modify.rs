@@ -229,41 +229,16 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use virtnet_model::{EswitchPort, Features, HostDriver, Mac, QueueSize, Uplink};
+    use virtnet_model::{HostDriver, Mac};
 
     use super::*;
-    use crate::limits::Bounds;
-    use crate::{DeviceEvent, DeviceState, Emulated, EngineConfig, Profile};
+    use crate::{DeviceEvent, Emulated, EngineConfig, fixture};
 
     /// A static PF whose machine is off, and which may have two VFs.
     fn table() -> Table {
-        let firmware = [
-            ("VIRTIO_NET_EMULATION_ENABLE", "1"),
-            ("VIRTIO_NET_EMULATION_NUM_PF", "1"),
-            ("VIRTIO_NET_EMULATION_NUM_VF", "2"),
-            ("VIRTIO_NET_EMULATION_NUM_MSIX", "4"),
-            ("PF_TOTAL_SF", "8"),
-        ];
-        let firmware = firmware.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        let device = DeviceState {
-            profile: Profile {
-                firmware: [(EswitchPort::P0, firmware)].into(),
-                base_mac: Mac::local([0; 5]),
-                max_virtq: 16,
-                max_queue_size: QueueSize::try_from(256).unwrap(),
-                features: Features::controller_default(),
-                host_io_space: 0,
-                hosts: BTreeMap::new(),
-            },
-            uplink_mtus: [(Uplink::P0, 1500)].into(),
-            functions: BTreeMap::new(),
-            sfs: BTreeMap::new(),
-        };
-        let config = EngineConfig::default();
-        let bounds = Bounds::new(&device, &config).unwrap();
-        let mut table = Table::new(config, bounds, device);
+        let device =
+            fixture::device(&[("VIRTIO_NET_EMULATION_NUM_PF", "1"), ("VIRTIO_NET_EMULATION_NUM_VF", "2")]);
+        let mut table = fixture::table(device, EngineConfig::default());
         let place = Place::Static(PfId::MIN);
         let settings = table.birth(place).unwrap();
         let pf = Emulated {
