@@ -143,7 +143,7 @@ impl Collector for Statistics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Counted { queues, untold } = &*self.last.lock().unwrap_or_else(PoisonError::into_inner);
 
-        let help = "Packets by their length in bytes, since the driver set up the queue";
+        let help = "Packets by their length in bytes";
         let mut packets = encoder.encode_descriptor("packet_bytes", help, None, MetricType::Histogram)?;
         for (labels, QueueCounters { packets: by_length, total_bytes, .. }) in queues {
             let lengths = PACKET_LENGTHS.into_iter().map(f64::from).chain([f64::INFINITY]);

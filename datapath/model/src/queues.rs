@@ -45,7 +45,7 @@ pub struct QueueState {
     pub device_area: u64,
     /// How soon the driver is interrupted.
     pub moderation: Moderation,
-    /// What went through it since the driver set it up.
+    /// What went through it: since the driver set it up, or longer where the device counts on.
     pub counters: QueueCounters,
 }
 
