@@ -220,14 +220,14 @@ fn run(
     worker.pin(cpus[1])?;
     process::pin(0, cpus[0])?;
     let mut raw = Raw::new(&namespace, raw, "raw0", buffers, cpus[1])?;
-    let mut function = Side::connect(&namespace, (&path, "rep0"), worker, &features, buffers)?;
+    let mut function = Side::connect(&namespace, (&path, "rep0"), (worker, cpus), &features, buffers)?;
     let mut peer = None;
     if with_peer {
         let path = folder.path().join("peer");
         let process = Peer::start(&namespace, &path, cpus)?;
         up(peer::NETDEV)?;
         let measured = Process::new(process.pid())?;
-        let side = Side::connect(&namespace, (&path, peer::NETDEV), measured, &features, buffers)?;
+        let side = Side::connect(&namespace, (&path, peer::NETDEV), (measured, cpus), &features, buffers)?;
         peer = Some((side, process));
     }
     let mut result = Vec::new();
@@ -241,7 +241,7 @@ fn run(
                 side.process.go_on()?;
                 dpdk = [side.sends(&namespace, size, count)?, side.receives(size, count)?].map(Some);
                 // It polls, and would take the CPU from others.
-                side.process.stop()?;
+                side.process.stop(cpus)?;
             }
             let function = [function.sends(&namespace, size, count)?, function.receives(size, count)?];
             let raw = [raw.writes(size, count)?, raw.reads(size, count)?];

@@ -52,10 +52,15 @@ impl Process {
         Ok(())
     }
 
-    /// Has it stand still; it does when this returns.
-    pub(crate) fn stop(&self) -> Result<()> {
+    /// Has it stand still; it does when this returns, and the kernel has counted all that it has run on the second CPU.
+    ///
+    /// That it stands still is told a moment before it leaves its CPU, and only then is counted what it has run since the last tick
+    /// of the clock. Once this thread was there, it has left.
+    pub(crate) fn stop(&self, [ours, its]: [usize; 2]) -> Result<()> {
         kill(self.pid, Signal::SIGSTOP)?;
         waitid(Id::Pid(self.pid), WaitPidFlag::WSTOPPED)?;
+        pin(0, its)?;
+        pin(0, ours)?;
         Ok(())
     }
 

@@ -25,6 +25,7 @@ pub(crate) struct Side {
     wire: Wire,
     netdev: &'static str,
     pub(crate) process: Process,
+    cpus: [usize; 2],
     buffers: Buffers,
 }
 
@@ -32,7 +33,7 @@ impl Side {
     pub(crate) fn connect(
         namespace: &Namespace,
         (socket, netdev): (&Path, &'static str),
-        process: Process,
+        (process, cpus): (Process, [usize; 2]),
         features: &Features,
         buffers: Buffers,
     ) -> Result<Self> {
@@ -46,7 +47,7 @@ impl Side {
         let mut driver = Driver::start(UnixStream::connect(socket)?, options)?;
         driver.fill(0);
         let wire = namespace.run(|| Wire::open_to_send(netdev))??;
-        Ok(Self { driver, wire, netdev, process, buffers })
+        Ok(Self { driver, wire, netdev, process, cpus, buffers })
     }
 
     /// What a packet from the guest to the TAP costs, in nanoseconds.
@@ -100,7 +101,7 @@ impl Side {
         mut collect: impl FnMut(&mut Self) -> Result<()>,
     ) -> Result<f64> {
         let (mut taken, mut left) = (0.0, count);
-        self.process.stop()?;
+        self.process.stop(self.cpus)?;
         while left > 0 {
             let burst = left.min(self.buffers.count.into());
             lay(self, burst)?;
@@ -113,8 +114,7 @@ impl Side {
                     return Err(format!("{waiting} of {burst} packets came by {}", self.netdev).into());
                 }
             }
-            // Of a thread that runs the kernel tells what it had taken at the last tick of its clock.
-            self.process.stop()?;
+            self.process.stop(self.cpus)?;
             taken += self.process.cpu()? - before;
             collect(self)?;
             left -= burst;
