@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::StreamExt;
 use virtnet_local_switch::OpenVSwitch;
 use virtnet_model::{
     Netdevs, Owner, PartError, Port, PortSettings, Switch, SwitchChange, SwitchState, VlanId,
@@ -203,6 +204,12 @@ async fn scenario(switch: &dyn Switch, levers: &(impl Levers + Sync)) -> Vec<Vec
 async fn the_real_switch_and_the_simulated_one_answer_the_same() {
     let firmware = FirmwareConfig::guide_with("VIRTIO_NET_EMULATION_NUM_PF=1").unwrap();
     let sim = Sim::new(SimConfig { firmware, ..SimConfig::default() });
+    // The representor is there once the controller has given its static PF an SF.
+    let links = sim.links();
+    let mut events = links.events();
+    while !links.observe().await.unwrap().contains_key(&THERE.parse().unwrap()) {
+        events.next().await.unwrap();
+    }
     let simulated = scenario(&*sim.switch(), &sim).await;
 
     let ovs = open_vswitch::start().unwrap();
@@ -211,7 +218,7 @@ async fn the_real_switch_and_the_simulated_one_answer_the_same() {
     let switch = OvsSwitch::connect(ovs.address());
     let mut events = switch.events();
     while switch.observe().await.is_err() {
-        futures::StreamExt::next(&mut events).await.unwrap();
+        events.next().await.unwrap();
     }
     let real = scenario(&switch, &ovs).await;
     assert_eq!(real.len(), simulated.len());
