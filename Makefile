@@ -64,7 +64,8 @@ docs: ## rustdoc, warnings denied
 	RUSTDOCFLAGS="$(DENY)" $(CARGO) doc --workspace --no-deps --locked
 
 # Some tests run the workspace's programs, and `cargo test` alone builds only those of packages that test them.
-# They wait for each other's ends as well, so two of them run at a time: of either half of the alphabet, so that each is in one half.
+# Cargo runs one test program after the other, which leaves half of two processors unused: two run at a time here. The halves are of
+# the alphabet, so that each program is in one of them.
 unit: ## all tests
 	$(CARGO) build --workspace --locked --bins --tests
 	$(CARGO) test --workspace --locked --lib --bins
