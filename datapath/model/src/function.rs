@@ -150,16 +150,18 @@ pub struct Function {
 }
 
 impl Function {
-    /// What it is to the controller, so that no other is met if it goes meanwhile; `None`: a hot-plugged one has no SF yet.
+    /// What it is to the controller, so that no other is met if it goes meanwhile; `None`: it is not told whole, as a hot-plugged
+    /// one that has no SF yet.
     pub fn target(&self) -> Option<Target> {
         let FunctionId { pf, vf } = self.id;
-        match (self.kind, vf) {
-            (FunctionKind::HotPlug, _) => {
+        match self.kind {
+            FunctionKind::Static => Some(Target::Static(pf)),
+            // One that is told without its index is never taken for its PF.
+            FunctionKind::Vf => vf.map(|vf| Target::Vf(pf, vf)),
+            FunctionKind::HotPlug => {
                 let sf = self.sf.as_ref()?.number;
                 Some(Target::HotPlug { vuid: self.vuid.clone(), mac: self.mac, sf })
             }
-            (FunctionKind::Static | FunctionKind::Vf, Some(vf)) => Some(Target::Vf(pf, vf)),
-            (FunctionKind::Static | FunctionKind::Vf, None) => Some(Target::Static(pf)),
         }
     }
 
@@ -167,5 +169,39 @@ impl Function {
     /// that ends.
     pub fn fixed_by(&self) -> Option<&Path> {
         self.socket.as_deref().filter(|_| self.driver.seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_function_is_taken_for_another() {
+        let of = |kind, vf: Option<u32>| Function {
+            id: FunctionId { pf: PfId::MIN, vf: vf.map(|vf| VfId::try_from(vf).unwrap()) },
+            kind,
+            vuid: "VNETS0D0F0".parse().unwrap(),
+            bdf: None,
+            mac: Mac::local([0; 5]),
+            mtu: Mtu::DEFAULT,
+            max_queues: 3,
+            max_queue_size: QueueSize::DEFAULT,
+            num_msix: 4,
+            features: Features::default(),
+            transitional: false,
+            driver: HostDriver::default(),
+            negotiated: None,
+            config_vector: None,
+            migrating: false,
+            sf: None,
+            socket: None,
+            vfs: Vec::new(),
+        };
+        assert_eq!(of(FunctionKind::Static, None).target(), Some(Target::Static(PfId::MIN)));
+        let vf = VfId::try_from(1).unwrap();
+        assert_eq!(of(FunctionKind::Vf, Some(1)).target(), Some(Target::Vf(PfId::MIN, vf)));
+        assert_eq!(of(FunctionKind::Vf, None).target(), None, "a VF is not its PF");
+        assert_eq!(of(FunctionKind::HotPlug, None).target(), None, "a VUID alone may be another's by now");
     }
 }
