@@ -1,16 +1,16 @@
 //! A function with a TAP in a network namespace of the test's own.
 
-use std::io;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use futures::StreamExt;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use virtnet_controller::Settings;
-use virtnet_model::{Feature, Features, IfName};
-use virtnet_netlink::Namespace;
+use virtnet_model::{Feature, Features, IfName, Links};
+use virtnet_netlink::{Namespace, NetlinkLinks, Representors};
 use virtnet_soft::driver::{Driver, Options, Wire};
 use virtnet_soft::{Carries, Function, Program, Socket, State, Tap, Workers};
 
@@ -81,16 +81,21 @@ impl World {
     /// Another TAP, of whose name there is no netdev, or soon none. A process that another test starts has what is open in this one
     /// until it runs its own program, and so a netdev is there a little longer than who made it.
     pub(crate) fn new_tap(&self, name: &IfName) -> Tap {
-        let begun = Instant::now();
-        loop {
-            match self.namespace.run(|| Tap::create(name, 1)).unwrap() {
-                Ok(tap) => return tap,
-                Err(error) if error.kind() == io::ErrorKind::ResourceBusy && begun.elapsed() < LONG => {
-                    std::thread::sleep(Duration::from_millis(1));
+        let open = || {
+            let _guard = self.runtime.enter();
+            NetlinkLinks::open(Representors::Taps)
+        };
+        let links = self.namespace.run(open).unwrap().unwrap();
+        let mut events = links.events();
+        self.runtime.block_on(async {
+            let gone = async {
+                while links.observe().await.unwrap().contains_key(name) {
+                    events.next().await.unwrap();
                 }
-                Err(error) => panic!("{name}: {error}"),
-            }
-        }
+            };
+            tokio::time::timeout(LONG, gone).await.unwrap_or_else(|_| panic!("{name} is still there"));
+        });
+        self.namespace.run(|| Tap::create(name, 1)).unwrap().unwrap()
     }
 
     pub(crate) fn socket(&self) -> std::path::PathBuf {
