@@ -8,7 +8,7 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::core::{ApiResource, DeserializeGuard, DynamicObject, Status};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
-use virtnet_client::{finalizer_addition, finalizer_removal};
+use virtnet_client::{condition_removal, finalizer_addition, finalizer_removal};
 use virtnet_crds::{
     API_VERSION, FUNCTION_FINALIZER, VirtnetDevice, VirtnetDeviceStatus, mac_label, manager, noted_mac,
 };
@@ -54,6 +54,19 @@ pub(crate) async fn apply_status(
     let params = PatchParams { force, ..PatchParams::apply(manager::AGENT) };
     let api: Api<VirtnetDevice> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
     api.patch_status(&object.name_any(), &params, &Patch::Apply(body)).await
+}
+
+/// Takes a condition off the object, if it is still the one that was seen with it at this index.
+pub(crate) async fn remove_condition(
+    client: &Client,
+    object: &VirtnetDevice,
+    index: usize,
+    type_: &str,
+) -> kube::Result<VirtnetDevice> {
+    let params = PatchParams { field_manager: Some(manager::AGENT.into()), ..PatchParams::default() };
+    let api: Api<VirtnetDevice> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    let patch = Patch::<()>::Json(condition_removal(&object.metadata, index, type_));
+    api.patch_status(&object.name_any(), &params, &patch).await
 }
 
 /// Whether a status was refused because controllers of the operator hold some of its fields, and nobody else holds any: what

@@ -20,7 +20,7 @@ use virtnet_crds::{
     manager,
 };
 use virtnet_model::{
-    ControllerState, EswitchPort, FirmwareState, Function, FunctionId, FunctionKind, Limits, PfId,
+    ControllerState, EswitchPort, FirmwareState, Function, FunctionId, FunctionKind, Limits, Mac, PfId,
     SubFunction, VfId,
 };
 
@@ -76,25 +76,45 @@ impl DpuObject {
         self.object.as_ref()
     }
 
-    /// Functions that the object says nobody declares; `None` where it isn't there, could not be written for long, or has no
-    /// room for more.
-    pub(crate) fn reported(&self) -> Option<BTreeSet<FunctionId>> {
-        let status = self.object.as_ref().filter(|_| self.failures < GIVEN_UP)?.status.as_ref()?;
-        let id = |function: &UndeclaredFunction| {
+    /// The generation of its spec.
+    pub(crate) fn generation(&self) -> Option<i64> {
+        self.object.as_ref()?.metadata.generation
+    }
+
+    /// Functions that the object says nobody declares, by the MACs that it says they have: none while the object is yet to be
+    /// heard of or to be written. `None` where it can't be written for long, or has no room for more.
+    pub(crate) fn reported(&self) -> Option<BTreeSet<(FunctionId, Mac)>> {
+        if self.failures >= GIVEN_UP {
+            return None;
+        }
+        let status = self.object.as_ref().and_then(|object| object.status.as_ref());
+        let undeclared = status.map(|status| status.undeclared.as_slice()).unwrap_or_default();
+        let named = |function: &UndeclaredFunction| {
             let pf = PfId::try_from(u32::from(function.pf?)).ok()?;
             let vf = function.vf.map(|vf| VfId::try_from(u32::from(vf))).transpose().ok()?;
-            Some(vf.map_or_else(|| FunctionId::pf(pf), |vf| FunctionId::vf(pf, vf)))
+            let id = vf.map_or_else(|| FunctionId::pf(pf), |vf| FunctionId::vf(pf, vf));
+            Some((id, function.mac.as_ref()?.parse().ok()?))
         };
-        (status.undeclared.len() < MOST_UNDECLARED).then(|| status.undeclared.iter().filter_map(id).collect())
+        (undeclared.len() < MOST_UNDECLARED).then(|| undeclared.iter().filter_map(named).collect())
     }
 
     /// Takes in what the watch tells: the object, or that there is none.
     pub(crate) fn watched(&mut self, object: Option<Dpu>) {
+        if !self.seen {
+            self.failures = 0;
+        }
         self.seen = true;
         match object {
             // An echo of an earlier write than the one that was answered last.
             Some(object) if self.object.as_ref().is_some_and(|known| is_earlier(&object, known)) => {}
             object => self.object = object,
+        }
+    }
+
+    /// The watch was cut. One that never told of the object counts as a write that failed.
+    pub(crate) fn cut(&mut self) {
+        if !self.seen {
+            self.failures = self.failures.saturating_add(1);
         }
     }
 
@@ -145,7 +165,8 @@ impl DpuObject {
                     (true, true) if bound == 0 => Write::Release(Box::new(object.clone())),
                     (false, false) => Write::Hold(Box::new(object.clone())),
                     (true, _) | (false, true) => {
-                        let before = object.status.clone().unwrap_or_default();
+                        let mut before = object.status.clone().unwrap_or_default();
+                        before.conditions.retain(conditions::is_agents);
                         let status = status(&before, object.metadata.generation.unwrap_or_default());
                         if status == before {
                             return Err(None);
@@ -490,6 +511,33 @@ mod tests {
 
     fn version(known: &DpuObject) -> Option<&str> {
         known.object()?.metadata.resource_version.as_deref()
+    }
+
+    #[test]
+    fn until_the_object_was_heard_of_nothing_is_reported_and_for_long_that_is_waited_for() {
+        let mut known = DpuObject::default();
+        assert_eq!(known.reported(), Some(BTreeSet::new()));
+        known.watched(Some(dpu("1")));
+        assert_eq!(known.reported(), Some(BTreeSet::new()), "it has no status yet");
+        let mut silent = DpuObject::default();
+        for _ in 0..GIVEN_UP {
+            assert!(silent.reported().is_some());
+            silent.cut();
+        }
+        assert_eq!(silent.reported(), None, "a deletion always ends");
+        silent.watched(None);
+        assert!(silent.reported().is_some());
+    }
+
+    #[test]
+    fn a_condition_of_someone_else_is_no_cause_to_write() {
+        let (mut known, now) = (DpuObject::default(), Instant::now());
+        let mut object = dpu("1");
+        let foreign = Finding::new("acme.example/Burnt", Reason::Ready, "not yet");
+        let conditions = conditions::merge(&[], vec![foreign], 1, &Time(jiff::Timestamp::UNIX_EPOCH));
+        object.status = Some(DpuStatus { observed_generation: 0, conditions, ..DpuStatus::default() });
+        known.watched(Some(object));
+        assert!(matches!(next(&mut known, now), Err(None)));
     }
 
     #[test]

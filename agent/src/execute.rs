@@ -48,7 +48,7 @@ pub(crate) struct StepError {
 }
 
 impl StepError {
-    fn new(reason: Reason, message: String) -> Self {
+    pub(crate) fn new(reason: Reason, message: String) -> Self {
         Self { reason, message, conflict: false, rival: None }
     }
 
@@ -91,10 +91,30 @@ impl Hands {
         Box::pin(async move { rivals.given_up(mac, &rival).await })
     }
 
-    /// Takes one step that is not the switch's. `object`: the metadata of the device's object, for steps on it.
-    pub(crate) fn take(&self, step: Step, object: Option<Arc<ObjectMeta>>) -> BoxFuture<'static, Done> {
+    /// Takes one step that is not the switch's. `object`: the metadata of the device's object, for steps on it. `None` where the
+    /// controller has as many as it is given at once: what waited for its turn might no longer be right when that comes, so
+    /// it is planned anew when one of those has ended.
+    pub(crate) fn take(
+        &self,
+        step: Step,
+        object: Option<Arc<ObjectMeta>>,
+    ) -> Option<BoxFuture<'static, Done>> {
+        let controller_call = match step {
+            Step::Hotplug { .. } | Step::Unplug { .. } | Step::Modify { .. } => {
+                Some(Arc::clone(&self.controller_calls).try_acquire_owned().ok()?)
+            }
+            _ => None,
+        };
         let hands = self.clone();
-        Box::pin(async move {
+        Some(Box::pin(async move {
+            let _controller_call = controller_call;
+            // Waiting for its turn is not waiting for an answer.
+            let _api_call = match step {
+                Step::Register { .. } | Step::ClaimMac { .. } | Step::Release { .. } => {
+                    Some(hands.api_calls.acquire().await)
+                }
+                _ => None,
+            };
             let result = match tokio::time::timeout(GIVE_UP, hands.call(&step, object.as_deref())).await {
                 Ok(result) => result,
                 Err(_) => {
@@ -103,7 +123,7 @@ impl Hands {
                 }
             };
             Done { step, result }
-        })
+        }))
     }
 
     /// Takes all steps of the switch in one transaction.
@@ -132,7 +152,6 @@ impl Hands {
     async fn call(&self, step: &Step, object: Option<&ObjectMeta>) -> Result<Option<Written>, StepError> {
         match step {
             Step::Register { macs, .. } => {
-                let _permit = self.api_calls.acquire().await;
                 let object = object.ok_or_else(|| gone(step))?;
                 api::register(&self.client, object, macs)
                     .await
@@ -140,7 +159,6 @@ impl Hands {
                     .map_err(|error| from_api(step, &error))
             }
             Step::ClaimMac { device, mac, bore, created, .. } => {
-                let _permit = self.api_calls.acquire().await;
                 let claimant = Claimant { uid: &device.uid, bore: *bore, created: *created };
                 match self.rivals.of(*mac, claimant).await {
                     Ok(None) => Ok(None),
@@ -149,7 +167,6 @@ impl Hands {
                 }
             }
             Step::Release { .. } => {
-                let _permit = self.api_calls.acquire().await;
                 let object = object.ok_or_else(|| gone(step))?;
                 match api::release(&self.client, object).await {
                     Ok(object) => Ok(Some(object)),
@@ -157,18 +174,9 @@ impl Hands {
                     Err(error) => Err(from_api(step, &error)),
                 }
             }
-            Step::Hotplug { request, .. } => {
-                let _permit = self.controller_calls.acquire().await;
-                done(self.parts.controller.hotplug(request).await.map(drop))
-            }
-            Step::Unplug { target, .. } => {
-                let _permit = self.controller_calls.acquire().await;
-                done(self.parts.controller.unplug(target).await)
-            }
-            Step::Modify { target, change, .. } => {
-                let _permit = self.controller_calls.acquire().await;
-                done(self.parts.controller.modify(target, change).await)
-            }
+            Step::Hotplug { request, .. } => done(self.parts.controller.hotplug(request).await.map(drop)),
+            Step::Unplug { target, .. } => done(self.parts.controller.unplug(target).await),
+            Step::Modify { target, change, .. } => done(self.parts.controller.modify(target, change).await),
             Step::SetLink { sf, change, .. } => done(self.parts.links.set(sf, *change).await),
             Step::SetNumVfs { pf, num_vfs, .. } => done(self.parts.host.set_num_vfs(*pf, *num_vfs).await),
             Step::SetFirmware { port, values } => done(self.parts.firmware.set(*port, values).await),
@@ -214,7 +222,8 @@ fn gone(step: &Step) -> StepError {
 fn from_api(step: &Step, error: &kube::Error) -> StepError {
     // A JSON patch whose tests fail is answered with 422, one that comes too late with 409.
     let conflict = matches!(error, kube::Error::Api(status) if [404, 409, 422].contains(&status.code));
-    StepError { conflict, ..StepError::new(Reason::StepFailed, format!("{step}: {}", chain(error))) }
+    let reason = if conflict { Reason::Creating } else { Reason::StepFailed };
+    StepError { conflict, ..StepError::new(reason, format!("{step}: {}", chain(error))) }
 }
 
 /// Who is junior sees the senior's note in turn and gives its own up, or already has the function that it noted the MAC for.

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use virtnet_agent::{Metrics, Statistics, preview};
 use virtnet_client::{Clock, connect};
 use virtnet_crds::LEASE_NAMESPACE;
+use virtnet_crds::metadata::dpu_name;
 use virtnet_telemetry::{LogArguments, serve};
 
 /// Makes the virtio-net functions of one DPU what the Kubernetes API declares.
@@ -52,7 +53,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct DpuArguments {
     /// The DPU's name: devices with this spec.dpu are its own
-    #[arg(long, env = "VIRTNET_DPU", value_name = "NAME")]
+    #[arg(long, env = "VIRTNET_DPU", value_name = "NAME", value_parser = dpu_name)]
     dpu: String,
     /// The kubeconfig of the API; without it, that of the environment or of the pod
     #[arg(long, value_name = "FILE")]

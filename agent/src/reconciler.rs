@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 use virtnet_client::{Clock, Events, chain, is_overtaken};
+use virtnet_crds::conditions::is_agents;
 use virtnet_crds::{Dpu, Reason, VirtnetDevice, VirtnetDeviceStatus};
 use virtnet_telemetry::Pulse;
 
@@ -43,6 +44,8 @@ const PACE: Duration = Duration::from_millis(10);
 const OUT_OF_REACH: Duration = Duration::from_secs(5);
 /// So many looks, over half a minute, a junior has for giving a MAC up; who keeps it for longer waits for something with it.
 const PATIENCE: u32 = 5;
+/// So often in a row a write of an object may come too late before that is taken for a refusal.
+const OVERTAKEN: u32 = 3;
 /// The longest that is waited before the API is asked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -177,7 +180,11 @@ impl Reconciler {
                         self.dpu.watched(object);
                         self.dirty = true;
                     }
-                    Some(Err(error)) => warn!(error = chain(&error), "the watch of the Dpu was cut; it is taken up again"),
+                    Some(Err(error)) => {
+                        warn!(error = chain(&error), "the watch of the Dpu was cut; it is taken up again");
+                        self.dpu.cut();
+                        self.dirty = true;
+                    }
                     None => return,
                 },
                 Some(_) = parts.next() => self.dirty = true,
@@ -311,7 +318,7 @@ impl Reconciler {
     /// Plans from what was observed, starts what is to be done, and reports how things stand.
     fn act(&mut self, observed: &Observed) {
         let now = Instant::now();
-        self.retries.prune(&self.devices.for_planning());
+        self.retries.prune(&self.devices.for_planning(), self.dpu.generation());
         let spec = self.dpu.spec();
         let all_devices = self.devices.for_planning();
         self.macs.prune(&all_devices);
@@ -415,10 +422,11 @@ impl Reconciler {
             if reporting || self.busy.contains(&key) {
                 continue;
             }
-            info!(%step, "start");
             let object = uid.and_then(|uid| self.devices.metadata(uid)).cloned();
+            let told = step.to_string();
+            let Some(work) = self.hands.take(step, object) else { continue };
+            info!(step = told, "start");
             self.busy.start(key);
-            let work = self.hands.take(step, object);
             self.work.push(Box::pin(async move { Finished::Step(Box::new(work.await)) }));
         }
     }
@@ -460,6 +468,12 @@ impl Reconciler {
                     (Step::ClaimMac { mac, .. }, Some(rival)) if self.retries.attempts(&key) >= PATIENCE => {
                         StepError::claimed(*mac, rival)
                     }
+                    // One that comes too late is planned from a newer version of the object; so often none does.
+                    (Step::Register { .. } | Step::Release { .. }, _)
+                        if error.conflict && self.retries.attempts(&key) >= OVERTAKEN =>
+                    {
+                        StepError::new(Reason::StepFailed, error.message)
+                    }
                     _ => error,
                 };
                 if let (Step::ClaimMac { device, mac, .. }, Reason::MacClaimed) = (&step, error.reason) {
@@ -474,8 +488,13 @@ impl Reconciler {
                         Finished::MacGivenUp(uid)
                     }));
                 }
-                let news =
-                    self.retries.failed(key, device, Instant::now(), error.reason, error.message.clone());
+                let generation = match &key {
+                    Key::Device(..) => device.map(|device| device.generation),
+                    Key::Bridge(_) | Key::Vfs(_) | Key::Firmware(_) => self.dpu.generation(),
+                    Key::Orphan(_) | Key::Switch => None,
+                };
+                let (now, message) = (Instant::now(), error.message.clone());
+                let news = self.retries.failed(key, generation, now, error.reason, message);
                 if news && !error.conflict {
                     warn!(%step, error = error.message, "failed");
                     self.around.events.warning(about, error.reason.as_str(), error.message);
@@ -528,7 +547,8 @@ impl Reconciler {
         if self.busy.contains(&Key::Device(uid.clone(), Part::Object)) || is_leaving(device) {
             return;
         }
-        let before = object.status.clone().unwrap_or_default();
+        let mut before = object.status.clone().unwrap_or_default();
+        before.conditions.retain(is_agents);
         let status = device_status(device.generation, assessment, &before, self.around.clock.now());
         let version = object.resource_version();
         match self.reports.judge(uid, version.as_deref(), &before, &status, assessment.overall(), now) {
@@ -612,8 +632,25 @@ fn is_leaving(device: &Device) -> bool {
     device.deleting && !device.finalizer
 }
 
-/// Writes a status; what the operator's controllers hold of it is taken over.
+/// Writes a status. A condition that it no longer has and that the operator's controllers wrote too goes with it: the API takes
+/// off only what nobody else holds, and refuses what is then left of a condition where that is not a whole one.
 async fn write_status(
+    client: &Client,
+    object: &VirtnetDevice,
+    status: &VirtnetDeviceStatus,
+) -> kube::Result<VirtnetDevice> {
+    match apply_status(client, object, status).await {
+        Ok(written) => without_left_over(client, written, status).await,
+        Err(kube::Error::Api(refusal)) if refusal.code == 422 && left_over(object, status).is_some() => {
+            let object = without_left_over(client, object.clone(), status).await?;
+            apply_status(client, &object, status).await
+        }
+        result => result,
+    }
+}
+
+/// Applies a status; what the operator's controllers hold of it is taken over.
+async fn apply_status(
     client: &Client,
     object: &VirtnetDevice,
     status: &VirtnetDeviceStatus,
@@ -624,4 +661,23 @@ async fn write_status(
         }
         result => result,
     }
+}
+
+/// Takes off what is left of conditions that are an agent's to say and that the status does not have.
+async fn without_left_over(
+    client: &Client,
+    mut object: VirtnetDevice,
+    status: &VirtnetDeviceStatus,
+) -> kube::Result<VirtnetDevice> {
+    while let Some((index, type_)) = left_over(&object, status) {
+        object = api::remove_condition(client, &object, index, &type_).await?;
+    }
+    Ok(object)
+}
+
+fn left_over(object: &VirtnetDevice, status: &VirtnetDeviceStatus) -> Option<(usize, String)> {
+    let is_said = |type_: &str| status.conditions.iter().any(|condition| condition.type_ == type_);
+    let mut present = object.status.iter().flat_map(|status| &status.conditions).enumerate();
+    let (index, condition) = present.find(|(_, present)| is_agents(present) && !is_said(&present.type_))?;
+    Some((index, condition.type_.clone()))
 }

@@ -31,20 +31,19 @@ struct Failure {
 }
 
 impl Retries {
-    /// Notes a failure; `device` is the one that the key is of. Says whether it is news: the first, or another message than
-    /// the last.
+    /// Notes a failure; `generation` is that of the spec that the step is for. Says whether it is news: the first, or for another
+    /// reason or with another message than the last.
     pub(crate) fn failed(
         &mut self,
         key: Key,
-        device: Option<&Device>,
+        generation: Option<i64>,
         now: Instant,
         reason: Reason,
         message: String,
     ) -> bool {
-        let generation = device.map(|device| device.generation);
         let before = self.failures.get(&key).filter(|failure| failure.generation == generation);
         let attempts = before.map_or(0, |failure| failure.attempts).saturating_add(1);
-        let news = before.is_none_or(|failure| failure.message != message);
+        let news = before.is_none_or(|failure| failure.reason != reason || failure.message != message);
         let wait = FIRST.saturating_mul(1 << (attempts - 1).min(6)).min(LONGEST);
         let again_at = now + wait;
         self.failures
@@ -62,11 +61,12 @@ impl Retries {
         self.failures.remove(key);
     }
 
-    /// Forgets failures of devices that are gone or whose spec is another.
-    pub(crate) fn prune(&mut self, devices: &BTreeMap<Uid, Device>) {
+    /// Forgets failures of devices that are gone, and of what another spec wanted, a device's or that of the Dpu.
+    pub(crate) fn prune(&mut self, devices: &BTreeMap<Uid, Device>, dpu: Option<i64>) {
         self.failures.retain(|key, failure| match key {
             Key::Device(uid, _) => devices.get(uid).map(|device| device.generation) == failure.generation,
-            Key::Orphan(_) | Key::Bridge(_) | Key::Switch | Key::Vfs(_) | Key::Firmware(_) => true,
+            Key::Bridge(_) | Key::Vfs(_) | Key::Firmware(_) => dpu == failure.generation,
+            Key::Orphan(_) | Key::Switch => true,
         });
     }
 
@@ -100,6 +100,8 @@ impl Retries {
 
 #[cfg(test)]
 mod tests {
+    use virtnet_model::EswitchPort;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -118,5 +120,16 @@ mod tests {
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         retries.succeeded(&key);
         assert_eq!(retries.next(Instant::now()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_spec_of_the_dpu_wanted_is_forgotten() {
+        let (mut retries, now) = (Retries::default(), Instant::now());
+        let key = Key::Firmware(EswitchPort::P0);
+        retries.failed(key.clone(), Some(1), now, Reason::StepFailed, "no".into());
+        retries.prune(&BTreeMap::new(), Some(1));
+        assert!(retries.holds(&key, now));
+        retries.prune(&BTreeMap::new(), Some(2));
+        assert!(!retries.holds(&key, now));
     }
 }

@@ -93,6 +93,20 @@ fn a_filter_that_can_not_be_understood_is_refused() {
 }
 
 #[test]
+fn a_name_that_no_dpu_can_have_is_refused() {
+    for name in ["", "Dpu-0", "dpu_0"] {
+        let output = Command::new(AGENT)
+            .args(["run", "--controller", "sim", "--switch", "sim", "--links", "sim"])
+            .env("VIRTNET_DPU", name)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{name:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("a lowercase RFC 1123 subdomain must"), "{said}");
+    }
+}
+
+#[test]
 fn a_switch_and_netdevs_that_can_not_meet_are_refused() {
     for (switch, links, why) in [
         ("ovsdb:unix:/nowhere/db.sock", "sim", "--switch=ovsdb:unix:/nowhere/db.sock needs --links=netlink"),

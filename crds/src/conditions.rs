@@ -28,6 +28,26 @@ pub const RESTART_REQUIRED: &str = "RestartRequired";
 /// Of a Dpu: a live update of the controller is running.
 pub const UPDATING: &str = "Updating";
 
+/// The types that agents write, of devices and of Dpus. Conditions of other types are others'.
+const AGENTS: [&str; 10] = [
+    FUNCTION_READY,
+    REPRESENTOR_READY,
+    PORT_READY,
+    READY,
+    RECONCILING,
+    STALLED,
+    FIRMWARE_CONFIGURED,
+    REBOOT_REQUIRED,
+    RESTART_REQUIRED,
+    UPDATING,
+];
+
+/// Whether it is an agent's to say, and to take back.
+#[must_use]
+pub fn is_agents(condition: &Condition) -> bool {
+    AGENTS.contains(&condition.type_.as_str())
+}
+
 /// The status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {

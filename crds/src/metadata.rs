@@ -214,6 +214,16 @@ fn owner_reference(owner: &Value, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// The name of a Dpu, as a command line has it. An empty one is none: devices that are bound to nothing would be its own.
+///
+/// # Errors
+/// What a name may be, where no Dpu can have this one.
+pub fn dpu_name(text: &str) -> Result<String, String> {
+    let mut errors = Vec::new();
+    object_name("name", text, text, Names::Subdomains, &mut errors);
+    errors.pop().map_or_else(|| Ok(text.to_owned()), |error| Err(error.detail))
+}
+
 /// Reports `shown` where `checked` is no name of an object.
 fn object_name(path: &str, shown: &str, checked: &str, rule: Names, errors: &mut Vec<FieldError>) {
     let (max, fits, words) = match rule {

@@ -188,6 +188,92 @@ async fn what_others_change_is_repaired_by_event_and_told_by_an_event() {
     agent.abort();
 }
 
+/// Conditions of this manager, by force.
+async fn say(world: &World, manager: &str, object: serde_json::Value, conditions: &[(&str, &str, &str)]) {
+    let conditions: Vec<_> = conditions
+        .iter()
+        .map(|(type_, status, reason)| {
+            json!({
+                "type": type_, "status": status, "reason": reason, "message": "said by another",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            })
+        })
+        .collect();
+    let (kind, name) =
+        (object["kind"].as_str().unwrap().to_owned(), object["name"].as_str().unwrap().to_owned());
+    let body = json!({
+        "apiVersion": virtnet_crds::API_VERSION, "kind": kind, "metadata": {"name": name},
+        "status": {"conditions": conditions},
+    });
+    let (params, patch) = (kube::api::PatchParams::apply(manager).force(), kube::api::Patch::Apply(body));
+    if kind == "Dpu" {
+        world.dpus().patch_status(&name, &params, &patch).await.unwrap();
+    } else {
+        world.devices().patch_status(&name, &params, &patch).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_condition_of_someone_else_is_left_alone_and_no_cause_to_write() {
+    let (world, agent) = small_world().await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let foreign = [("acme.example/Inspected", "True", "Inspected")];
+    say(&world, "acme", json!({"kind": "VirtnetDevice", "name": "hot"}), &foreign).await;
+    say(&world, "acme", json!({"kind": "Dpu", "name": DPU}), &foreign).await;
+    world.writes.take();
+    // Each of these is a cause to observe, and so to look at what is to be written.
+    for name in representors(&world).await {
+        assert!(world.sim.edit_link(&name, |link| link.up = false));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    assert_eq!(writes_by_object(world.writes.take()), BTreeMap::new());
+    let device = world.devices().get("hot").await.unwrap();
+    let conditions = device.status.unwrap().conditions;
+    assert!(conditions.iter().any(|condition| condition.type_ == foreign[0].0), "{conditions:?}");
+    agent.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_binder_said_that_is_gone_is_taken_back_by_the_agent() {
+    let (world, agent) = small_world().await;
+    world.sim.shut_down_host();
+    let selector = json!({"matchLabels": {"rack": "r1"}});
+    let spec = json!({"dpuSelector": selector, "function": {"hotplug": {}}, "port": {"bridge": "ovsbr1"}});
+    world.create("late", spec).await.unwrap();
+    let said = ["Bound", "Ready"].map(|type_| (type_, "False", "NoDpuFits"));
+    let said = [said[0], said[1], ("Reconciling", "True", "NoDpuFits")];
+    say(&world, "virtnet-binder", json!({"kind": "VirtnetDevice", "name": "late"}), &said).await;
+    let bound = kube::api::Patch::Merge(json!({"spec": {"dpu": DPU}}));
+    world.devices().patch("late", &Default::default(), &bound).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let told = reason(&world.devices().get("late").await.unwrap()).unwrap();
+    assert_eq!(told.0, "HostOff", "{}", told.1);
+    world.sim.boot_host();
+    assert_eq!(world.until_ready(Duration::from_secs(60)).await.unwrap(), Vec::<String>::new());
+    let conditions = world.devices().get("late").await.unwrap().status.unwrap().conditions;
+    assert!(conditions.iter().all(|condition| condition.type_ != "Reconciling"), "{conditions:?}");
+    agent.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_slow_controller_is_not_said_to_have_had_no_answer() {
+    let world = world(ROOM_FOR_ALL).await;
+    world.sim.set_latency(Effect::Modify, Duration::from_secs(50));
+    let agent = tokio::spawn(world.agent());
+    set_num_vfs(&world).await;
+    for vf in 0..48 {
+        let mac = format!("0c:c4:7a:ee:00:{vf:02x}");
+        let spec = json!({"dpu": DPU, "function": {"vf": {"pf": 0, "vf": vf}}, "mac": mac});
+        world.create(&format!("vf-{vf}"), spec).await.unwrap();
+    }
+    assert_eq!(world.until_ready(Duration::from_secs(300)).await.unwrap(), Vec::<String>::new());
+    let events: Api<Event> = Api::all(world.client.clone());
+    let events = events.list(&Default::default()).await.unwrap().items.into_iter();
+    let failed: Vec<_> = events.filter(|event| event.reason.as_deref() == Some("StepFailed")).collect();
+    assert!(failed.is_empty(), "{:?}", failed[0].note);
+    agent.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reboot_and_a_power_cycle_of_the_host_end_where_they_began() {
     let (world, agent) = small_world().await;

@@ -55,7 +55,15 @@ fn plan_presence(
     }
     register(input, claims, device, found, state, steps);
     mac::look(input, claims, device, found, state, steps);
-    let outcome = function::plan(input, claims, device, wanted, state, found, budget, steps);
+    let mut outcome = function::plan(input, claims, device, wanted, state, found, budget, steps);
+    // What is not noted on the object is not done: it waits for what keeps it from being noted.
+    if let Stand::Not(reason, _) = &outcome.stand
+        && reason.is_working()
+        && let Some((reason, message)) = input.held.get(&(device.uid.clone(), Part::Object))
+        && !is_registered(input, claims, device, found)
+    {
+        outcome.stand = Stand::not(*reason, message);
+    }
     let (representor, port, found_port) = match found {
         None => {
             port::remove_others(input, device, None, Removal::Moved, steps);
@@ -187,7 +195,7 @@ fn plan_removal(
     // Between the end of the object and the report that nobody declares the function its MAC would seem free.
     if let (Some(reported), Some(function)) = (input.reported, found)
         && device.finalizer
-        && !reported.contains(&function.id)
+        && !reported.contains(&(function.id, function.mac))
     {
         return assess(Reason::Deleting, "reporting that its function is undeclared");
     }

@@ -19,7 +19,7 @@ mod step;
 use std::collections::{BTreeMap, BTreeSet};
 
 use virtnet_crds::{DpuSpec, Reason};
-use virtnet_model::{Function, FunctionId, IfName, Owner, Port, SubFunction};
+use virtnet_model::{Function, FunctionId, IfName, Mac, Owner, Port, SubFunction};
 
 pub use claims::Claims;
 pub use dpu::DpuAssessment;
@@ -52,8 +52,8 @@ pub struct Input<'a> {
     pub lost: &'a BTreeSet<Uid>,
     /// Devices whose object says, or may say, that this DPU refuses them: they may be given to another at any moment.
     pub refused: &'a BTreeSet<Uid>,
-    /// Functions that the Dpu's status says no object declares; `None`: nothing can be reported.
-    pub reported: Option<&'a BTreeSet<FunctionId>>,
+    /// Functions that the Dpu's status says no object declares, by their MACs there; `None`: nothing can be reported.
+    pub reported: Option<&'a BTreeSet<(FunctionId, Mac)>>,
     /// Ports that were suspected before.
     pub suspects: &'a BTreeSet<(IfName, Owner)>,
 }

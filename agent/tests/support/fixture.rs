@@ -33,7 +33,7 @@ pub(crate) struct World {
     pub(crate) free: BTreeMap<Uid, Free>,
     pub(crate) lost: BTreeSet<Uid>,
     pub(crate) refused: BTreeSet<Uid>,
-    pub(crate) reported: Option<BTreeSet<FunctionId>>,
+    pub(crate) reported: Option<BTreeSet<(FunctionId, Mac)>>,
     pub(crate) suspects: BTreeSet<(IfName, Owner)>,
 }
 
@@ -63,8 +63,8 @@ pub(crate) struct DpuFixture {
     pub(crate) looked_early: BTreeSet<String>,
     /// The MAC of these was another's when it was last looked for.
     pub(crate) lost: BTreeSet<String>,
-    /// The static PFs and VFs that were reported as undeclared; absent: nothing can be reported.
-    pub(crate) reported: Option<Vec<(PfId, Option<VfId>)>>,
+    /// The static PFs and VFs that were reported as undeclared, with their MACs; absent: nothing can be reported.
+    pub(crate) reported: Option<Vec<(PfId, Option<VfId>, Mac)>>,
     pub(crate) suspects: BTreeMap<IfName, OwnerFixture>,
 }
 
@@ -339,11 +339,11 @@ impl World {
             free,
             refused,
             lost: fixture.lost.iter().map(|uid| Uid::from(uid.as_str())).collect(),
-            reported: fixture.reported.as_ref().map(|places| {
-                let id = |(pf, vf): &(PfId, Option<VfId>)| {
-                    vf.map_or_else(|| FunctionId::pf(*pf), |vf| FunctionId::vf(*pf, vf))
+            reported: fixture.reported.as_ref().map(|functions| {
+                let named = |(pf, vf, mac): &(PfId, Option<VfId>, Mac)| {
+                    (vf.map_or_else(|| FunctionId::pf(*pf), |vf| FunctionId::vf(*pf, vf)), *mac)
                 };
-                places.iter().map(id).collect()
+                functions.iter().map(named).collect()
             }),
             suspects: fixture.suspects.iter().map(|(name, owner)| (name.clone(), owner.build())).collect(),
         }

@@ -6,9 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde_json::json;
 use tokio::sync::watch;
-use virtnet_crds::metadata::{self, Names, Scope};
+use virtnet_crds::metadata::dpu_name;
 use virtnet_embedded_api::Listen;
 
 use crate::dpu::{self, Dpu};
@@ -144,15 +143,6 @@ async fn until_ready(
         output::line(&format!("  {line}"));
     }
     Ok(ExitCode::FAILURE)
-}
-
-/// A DPU's name is that of an object.
-fn dpu_name(text: &str) -> Result<String, String> {
-    let errors = metadata::validate(Some(&json!({"name": text})), Scope::Cluster, Names::Subdomains);
-    match errors.first() {
-        None => Ok(text.to_owned()),
-        Some(error) => Err(error.detail.clone()),
-    }
 }
 
 /// Parses `127.0.0.1:6443` or `unix:PATH`.
