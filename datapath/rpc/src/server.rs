@@ -22,7 +22,7 @@ use crate::message::Fault;
 use crate::method::{self, Moderate, Modify, QueuesOf, Unplug};
 
 /// Requests of one connection that are under way or whose answers were not read; it is read from again when there is room.
-const IN_FLIGHT: usize = 16;
+const IN_FLIGHT: u32 = 16;
 /// Bytes of the longest line that a client may send. Requests are short.
 const REQUEST_MAX: usize = 64 << 10;
 /// Connections at once; who comes then waits.
@@ -100,14 +100,16 @@ async fn serve_one(stream: UnixStream, controller: Arc<dyn Queues>, extra: Arc<d
     let peer = Peer { uid: credentials.uid(), pid: credentials.pid() };
     let mut link = Link::with_lines_of(stream, REQUEST_MAX);
     let sender = link.sender();
-    let room = Arc::new(Semaphore::new(IN_FLIGHT));
+    let room = Arc::new(Semaphore::new(IN_FLIGHT as usize));
     let telling = Arc::new(Semaphore::new(1));
     let mut events: Option<Events> = None;
     let mut calls: FuturesUnordered<BoxFuture<'_, _>> = FuturesUnordered::new();
+    let mut asks = true;
     loop {
         tokio::select! {
-            (permit, incoming) = next(&room, &mut link) => match incoming {
-                None => return Ok(()),
+            (permit, incoming) = next(&room, &mut link), if asks => match incoming {
+                // Who asks no more may still wait for answers, and what was asked is done and logged, whoever waits for it.
+                None => asks = false,
                 Some(Incoming::Request { id, method, params: _ }) if method == method::SUBSCRIBE => {
                     events = Some(controller.events());
                     sender.answer(id, &raw(&()), permit);
@@ -128,13 +130,17 @@ async fn serve_one(stream: UnixStream, controller: Arc<dyn Queues>, extra: Arc<d
                 }
             },
             Some((id, permit, result)) = calls.next() => sender.answer(id, &result, permit),
-            told = changed(&telling, &mut events) => match told {
+            told = changed(&telling, &mut events), if asks => match told {
                 Some(permit) => sender.tell(method::CHANGED, &(), permit),
                 // Whoever waits for changes had better ask another controller.
                 None => return Ok(()),
             },
+            else => break,
         }
     }
+    // All are back when the last answer was written, or nobody is left to read it.
+    let _all = room.acquire_many(IN_FLIGHT).await;
+    Ok(())
 }
 
 /// The next that comes in, once there is room for it.

@@ -92,6 +92,24 @@ async fn a_request_goes_on_when_who_asked_has_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_no_more_is_answered_all_the_same() {
+    let service = Service::start(&[]).await;
+    for round in 0..50 {
+        let mut stream = UnixStream::connect(service.socket()).await.unwrap();
+        let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":{round},\"method\":\"observe\"}}\n");
+        stream.write_all(line.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answers = String::new();
+        timeout(LIMIT, stream.read_to_string(&mut answers)).await.unwrap().unwrap();
+        let answers: Vec<serde_json::Value> =
+            answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(answers.len(), 1, "round {round}");
+        assert_eq!(answers[0]["id"], round);
+        assert!(answers[0]["result"].is_object(), "{}", answers[0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_connects_when_there_is_a_service() {
     let folder = tempfile::tempdir().unwrap();
     let client = Client::connect(&folder.path().join("nobody.sock"));
