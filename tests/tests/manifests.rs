@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 use virtnet_crds::API_VERSION;
@@ -234,6 +235,60 @@ async fn the_service_takes_the_arguments_of_its_systemd_unit() {
     words.push("--config=/nowhere/virtnet.conf".to_owned());
     let (code, told) = run_program("virtnetd", &words, home.path()).await;
     assert!(code == Some(1) && told.contains("reading /nowhere/virtnet.conf: No such file"), "{told}");
+}
+
+/// What the unit hides of /proc is hidden from this one too, in namespaces of its own.
+#[tokio::test]
+async fn the_service_starts_with_what_its_unit_shows_of_proc() {
+    let home = TempDir::new().unwrap();
+    let unit = std::fs::read_to_string(manifests::path("systemd/virtnetd.service")).unwrap();
+    let said = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key));
+    let mut options = Vec::from_iter(said("ProtectProc=").map(|who| format!("hidepid={who}")));
+    options.extend(said("ProcSubset=").map(|what| format!("subset={what}")));
+    let socket = home.path().join("virtnetd.sock");
+    let mut service = Command::new("unshare")
+        .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c"])
+        .arg(format!("mount -t proc -o {} proc /proc && exec \"$@\"", options.join(",")))
+        .arg("sh")
+        .arg(built("virtnetd").unwrap())
+        .arg("--device=sim")
+        .arg(format!("--recovery-dir={}", home.path().join("recovery").display()))
+        .arg(format!("--socket={}", socket.display()))
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(service.stderr.take().unwrap()).lines();
+    let mut told = Vec::new();
+    let serves = async {
+        while let Some(line) = log.next_line().await.unwrap() {
+            let serves = line.ends_with("ready");
+            told.push(line);
+            if serves {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(timeout(LIMIT, serves).await.unwrap(), "{}", told.join("\n"));
+    service.kill().await.unwrap();
+}
+
+/// A folder of a user who is there for a run alone is below one that only root may enter, where it is kept over a restart.
+#[test]
+fn who_has_the_group_of_the_service_may_enter_the_folder_of_its_socket() {
+    let unit = std::fs::read_to_string(manifests::path("systemd/virtnetd.service")).unwrap();
+    assert!(unit.contains("\nUser=virtnetd\n") && !unit.contains("\nDynamicUser=yes"), "{unit}");
+    let users = std::fs::read_to_string(manifests::path("systemd/virtnetd.sysusers")).unwrap();
+    assert!(users.contains("\nu virtnetd - "), "{users}");
+}
+
+/// It tells that it is started when it serves, and a person may have to mend what keeps it from that.
+#[test]
+fn the_service_is_given_the_time_that_it_takes_to_serve() {
+    let unit = std::fs::read_to_string(manifests::path("systemd/virtnetd.service")).unwrap();
+    assert!(unit.contains("\nType=notify\n") && unit.contains("\nTimeoutStartSec=infinity\n"), "{unit}");
 }
 
 /// As far as systemd says without running them: what a unit may do that it need not.
