@@ -39,6 +39,11 @@ impl Source {
         Conf::parse(&self.text()).map(|conf| conf.engine.generation).unwrap_or_default()
     }
 
+    /// Holds to a text of before, where nothing came of what was read since.
+    pub(super) fn go_back(&self, text: String) {
+        *self.text.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+
     /// Reads the file again: the controller reads it whenever it starts (the guide, section 1.1.1). What can't be used is told,
     /// and what was read before holds.
     pub(super) fn reread(&self) {

@@ -7,11 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde::Serialize;
+use serde::de::IgnoredAny;
 use tokio::process::Child;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
+use virtnet_controller::advice;
+use virtnet_controller::conf::Conf;
 use virtnet_model::{Generation, PartError};
-use virtnet_rpc::{Caller, NoAnswer};
+use virtnet_rpc::{Caller, NoAnswer, method};
 
 use super::Shared;
 use super::conf::Source;
@@ -112,6 +116,8 @@ enum Ended {
 struct Candidate {
     program: Program,
     spawned: Spawned,
+    /// The virtnet.conf that the worker of before was given.
+    conf_before: String,
 }
 
 impl Workers {
@@ -144,8 +150,8 @@ impl Workers {
     /// Where the program can't be opened.
     pub(super) async fn run(&self) -> anyhow::Result<()> {
         let mut program = Program::open(&self.installed)?;
-        // The program of before, until the one of an update serves.
-        let mut before: Option<Program> = None;
+        // The program of before with its virtnet.conf, until the one of an update serves.
+        let mut before: Option<(Program, String)> = None;
         let mut ready: Option<Spawned> = None;
         let mut wait = FIRST_WAIT;
         loop {
@@ -167,8 +173,9 @@ impl Workers {
             let why = match ended {
                 Ok(Ended::ForAnother) => continue,
                 Ok(Ended::ForUpdate(candidate)) => {
-                    before = Some(std::mem::replace(&mut program, candidate.program));
-                    ready = Some(candidate.spawned);
+                    let Candidate { program: installed, spawned, conf_before } = *candidate;
+                    before = Some((std::mem::replace(&mut program, installed), conf_before));
+                    ready = Some(spawned);
                     continue;
                 }
                 Ok(Ended::Alone(why)) => why,
@@ -176,9 +183,10 @@ impl Workers {
             };
             self.shared.condition.worker_failed(&why);
             tracing::error!("{why}: another worker is started; functions stay");
-            if let Some(before) = before.take() {
+            if let Some((before, conf)) = before.take() {
                 // It passed its check and does not serve.
                 program = before;
+                self.conf.go_back(conf);
                 self.handle.updates.end(Err(why));
                 continue;
             }
@@ -243,12 +251,13 @@ impl Workers {
     /// Starts the worker's service and looks after it, until there is reason to end it.
     async fn lead(&self, caller: Caller, is_update: bool, served: &AtomicBool) -> Led {
         let start = Start { conf: self.conf.text(), log: self.handle.log() };
-        match timeout(TAKES_OVER, caller.ask::<()>(wire::START, &start)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(NoAnswer::Failed(error))) => return Led::Refused(error),
-            // The connection is gone, which is seen elsewhere.
-            Ok(Err(NoAnswer::Unasked | NoAnswer::Gone)) => return std::future::pending().await,
-            Err(_) => return Led::Hangs,
+        let begun = async {
+            begin(&caller, wire::START, &start).await?;
+            // One that has taken over may answer each request with the reason for which it does not serve.
+            if is_update { begin(&caller, method::OBSERVE, &()).await } else { Ok(()) }
+        };
+        if let Err(led) = begun.await {
+            return led;
         }
         self.state.send_replace(State::Up(caller.clone()));
         served.store(true, Ordering::Relaxed);
@@ -293,15 +302,38 @@ impl Workers {
         if refuses {
             set_updating(true).await?;
         }
+        let conf_before = self.conf.text();
         self.conf.reread();
-        let checked = self.checked().await;
-        if checked.is_err() && refuses {
-            set_updating(false).await?;
+        let checked = async {
+            self.fits(now).await?;
+            self.checked().await
+        };
+        match checked.await {
+            Ok((program, spawned)) => Ok(Candidate { program, spawned, conf_before }),
+            Err(error) => {
+                self.conf.go_back(conf_before);
+                if refuses {
+                    set_updating(false).await?;
+                }
+                Err(error.context(format!("checking {}", self.installed.display())))
+            }
         }
-        checked.with_context(|| format!("checking {}", self.installed.display()))
     }
 
-    async fn checked(&self) -> anyhow::Result<Candidate> {
+    /// Refuses to end a worker that serves for one that would not, since device and virtnet.conf have come to contradict each
+    /// other. Where the one of now does not serve there is nothing to lose.
+    async fn fits(&self, now: &Caller) -> anyhow::Result<()> {
+        let serves = timeout(self.patience.hangs, now.call::<IgnoredAny>(method::OBSERVE, &())).await;
+        if !matches!(serves, Ok(Ok(_))) {
+            return Ok(());
+        }
+        let conf = Conf::parse(&self.conf.text())?;
+        let device = self.shared.device.watch().await?.state;
+        advice(&device, &conf.engine)?;
+        Ok(())
+    }
+
+    async fn checked(&self) -> anyhow::Result<(Program, Spawned)> {
         let program = Program::open(&self.installed)?;
         let mut spawned = program.spawn(&self.arguments)?;
         let caller = spawned.link.caller();
@@ -316,7 +348,7 @@ impl Workers {
             }
         };
         match checked {
-            Ok(Ok(())) => Ok(Candidate { program, spawned }),
+            Ok(Ok(())) => Ok((program, spawned)),
             Ok(Err(NoAnswer::Failed(error))) => Err(error.into()),
             Ok(Err(NoAnswer::Unasked | NoAnswer::Gone)) => {
                 let status = wait_for(&mut spawned.child).await?;
@@ -324,6 +356,17 @@ impl Workers {
             }
             Err(_) => bail!("it did not answer within {:?}", self.patience.hangs),
         }
+    }
+}
+
+/// Asks a worker for what it begins with. An error is what is to become of it where it does not.
+async fn begin(caller: &Caller, method: &str, params: &impl Serialize) -> Result<(), Led> {
+    match timeout(TAKES_OVER, caller.ask::<IgnoredAny>(method, params)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(NoAnswer::Failed(error))) => Err(Led::Refused(error)),
+        // The connection is gone, which is seen elsewhere.
+        Ok(Err(NoAnswer::Unasked | NoAnswer::Gone)) => std::future::pending().await,
+        Err(_) => Err(Led::Hangs),
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use virtnet_model::{Change, Controller, Mtu, PartError, Refusal, SfNumber, Target, Uplink};
 use virtnet_rpc::Client;
 use virtnet_rpc::method::{self, UpdateStatus, Version};
-use virtnet_sim::{Effect, When};
+use virtnet_sim::{Effect, Sim, SimConfig, When};
 
 use crate::common::{LIMIT, PROGRAM, Service, kill, pf, request, vf};
 
@@ -203,6 +203,31 @@ async fn an_update_that_fails_while_a_request_is_under_way_costs_no_request() {
 
     assert_eq!(updated(&service).await.last.unwrap().failure, None, "the next one is done");
     service.client.hotplug(&request(2)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_serves_is_not_ended_for_one_that_would_not() {
+    let service = Service::start(&[]).await;
+    let made = service.client.hotplug(&request(1)).await.unwrap();
+    let before = *service.worker().borrow();
+    service.sim.set_bonded(true);
+    let failure = updated(&service).await.last.unwrap().failure.unwrap();
+    assert!(failure.contains("the ports are bonded"), "{failure}");
+    assert_eq!(*service.worker().borrow(), before, "the one of before serves");
+    assert!(service.state().await.find(&made.target().unwrap()).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_to_what_does_not_serve_has_failed_for_that_reason() {
+    let config = SimConfig { bonded: Some(true), ..SimConfig::default() };
+    let service = Service::begin(Sim::device_only(config, None), "{}", None);
+    let first = service.worker_after(None).await;
+    let failure = updated(&service).await.last.unwrap().failure.unwrap();
+    assert!(failure.contains("can't serve") && failure.contains("the ports are bonded"), "{failure}");
+    service.worker_after(Some(first)).await;
+    // What a person mends is found by the program of before.
+    service.sim.set_bonded(false);
+    service.until("it serves", |_| true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
