@@ -194,14 +194,23 @@ pub async fn run(
     ended
 }
 
-/// Waits until the controller serves.
+/// Waits until the controller serves. What keeps it from that a person may have to mend, so systemd is told of it.
 async fn ready(upstream: &Upstream) {
     let mut events = upstream.events();
+    let mut told = None;
     while let Err(error) = upstream.observe().await {
-        tracing::warn!("not ready yet: {error}");
+        let why = error.to_string();
+        if told.as_ref() != Some(&why) {
+            tracing::warn!("not ready yet: {why}");
+            systemd::status(&format!("does not serve: {why}"));
+            told = Some(why);
+        }
         if events.next().await.is_none() {
             return;
         }
+    }
+    if told.is_some() {
+        systemd::status("serves");
     }
 }
 

@@ -32,7 +32,8 @@ impl Systemd {
 
 /// What `systemctl status` shows of the service.
 pub(super) fn status(text: &str) {
-    notify(&[NotifyState::Status(text)]);
+    // Each line of what systemd is told is a word of its own.
+    notify(&[NotifyState::Status(&text.replace('\n', " "))]);
 }
 
 /// The service is about to end.

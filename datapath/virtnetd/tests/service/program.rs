@@ -189,6 +189,33 @@ fn systemd_is_told_of_it_and_its_journal_reads_priorities() {
 }
 
 #[test]
+fn systemd_is_told_once_why_it_does_not_serve() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("notify.sock");
+    let systemd = UnixDatagram::bind(&socket).unwrap();
+    systemd.set_read_timeout(Some(LIMIT)).unwrap();
+    let told = || loop {
+        let mut buffer = [0; 512];
+        let length = systemd.recv(&mut buffer).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..length]).trim().to_owned();
+        if !text.starts_with("FDSTORE") {
+            return text;
+        }
+    };
+    let program = Program::start(&["--sim-bond", "true"], &[("NOTIFY_SOCKET", socket.to_str().unwrap())]);
+    let why = told();
+    assert!(why.starts_with("STATUS=does not serve: ") && why.contains("the ports are bonded"), "{why}");
+    // By then the controller has tried again a few times.
+    std::thread::sleep(Duration::from_secs(2));
+    let mended = program.host(&["bond", "false"]);
+    assert!(mended.status.success(), "{mended:?}");
+    assert_eq!([told(), told()], ["STATUS=serves", "READY=1"]);
+    drop(systemd);
+    let (in_order, log) = program.end(Signal::SIGTERM);
+    assert!(in_order, "{log}");
+}
+
+#[test]
 fn a_worker_is_started_by_virtnetd_alone() {
     let output = Command::new(PROGRAM).arg("worker").stdin(Stdio::null()).output().unwrap();
     assert!(!output.status.success());
