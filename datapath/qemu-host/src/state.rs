@@ -129,6 +129,10 @@ impl HostState {
         if gone {
             self.functions.clear();
         }
+        // Another QEMU may answer next, whose functions begin with their links up.
+        for seen in self.functions.values_mut() {
+            seen.up = None;
+        }
     }
 }
 
@@ -168,6 +172,14 @@ pub(crate) mod tests {
         let functions = functions.iter().map(|(slot, seen)| (Place::Slot(*slot), seen.clone())).collect();
         state.observed("11.1.3", functions);
         state
+    }
+
+    #[test]
+    fn a_link_is_set_anew_after_the_connection_was_lost() {
+        let mut state = up(&[(0, Seen { up: Some(false), ..seen("a") })]);
+        state.lost("it was".to_owned(), false);
+        state.observed("11.1.3", [(Place::Slot(0), seen("a"))].into());
+        assert_eq!(state.functions[&Place::Slot(0)].up, None);
     }
 
     #[test]

@@ -137,6 +137,7 @@ impl Function {
             inbox,
             tell,
             told: None,
+            given: false,
         };
         tokio::spawn(task.serve(source));
         Ok(Self { asks, state, counters: Arc::new(counters), socket, behind: Mutex::new(behind) })
@@ -255,6 +256,8 @@ struct Task {
     tell: watch::Sender<State>,
     /// What a worker has of it, and the indexes that it told. Those of queues at rest stay so.
     told: Option<(Job, Vec<(u16, u16)>)>,
+    /// The workers have been given something of it, which one of them may have refused: they keep it until they are told.
+    given: bool,
 }
 
 /// What goes on after something was asked.
@@ -460,17 +463,22 @@ impl Task {
     async fn have(&mut self, job: Option<Job>, session: &Session) -> Outcome {
         match (&job, &self.told) {
             (Some(job), Some((told, indexes))) if job.same(told) => return Ok(indexes.clone()),
-            (None, None) => return Ok(Vec::new()),
+            (None, None) if !self.given => return Ok(Vec::new()),
             _ => {}
         }
         // A TAP's queue is active before a worker reads it, and idle only after.
         let pairs: Vec<u16> = job.iter().flat_map(|job| job.description.taps.keys().copied()).collect();
         let failed = |tap: &Tap, error| format!("switching the queues of {}: {error}", tap.name());
-        if let (Some(tap), Some(accepted)) = (&self.tap, session.accepted().filter(|_| !pairs.is_empty())) {
-            tap.attach(Accepted(accepted), |pair| pairs.contains(&pair))
-                .map_err(|error| failed(tap, error))?;
+        if let (Some(tap), Some(accepted)) = (&self.tap, session.accepted().filter(|_| !pairs.is_empty()))
+            && let Err(error) = tap.attach(Accepted(accepted), |pair| pairs.contains(&pair))
+        {
+            // What is active now and was not is read by nobody.
+            let told = self.told.as_ref().map(|(told, _)| &told.description.taps);
+            let _ = tap.detach(|pair| told.is_some_and(|taps| taps.contains_key(&pair)));
+            return Err(failed(tap, error));
         }
         self.told = None;
+        self.given = job.is_some();
         let outcome = self.workers.have(self.number, job.clone()).await;
         self.told = job.zip(outcome.clone().ok());
         let runs = outcome.is_ok();

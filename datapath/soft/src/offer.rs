@@ -106,17 +106,15 @@ impl Accepted {
         if !self.has(GuestCsum) {
             return 0;
         }
-        let pairs = [
-            (GuestTso4, libc::TUN_F_TSO4),
-            (GuestTso6, libc::TUN_F_TSO6),
-            (GuestEcn, libc::TUN_F_TSO_ECN),
-            (GuestUso4, TUN_F_USO4),
-            (GuestUso6, TUN_F_USO6),
-        ];
+        let pairs =
+            [(GuestTso4, libc::TUN_F_TSO4), (GuestTso6, libc::TUN_F_TSO6), (GuestEcn, libc::TUN_F_TSO_ECN)];
+        // The kernel takes these two together or not at all.
+        let uso = self.has(GuestUso4) && self.has(GuestUso6);
         pairs
             .iter()
             .filter(|(feature, _)| self.has(*feature))
             .fold(libc::TUN_F_CSUM, |all, (_, bit)| all | bit)
+            | if uso { TUN_F_USO4 | TUN_F_USO6 } else { 0 }
     }
 
     /// Whether the driver takes packets that are larger than the MTU.
@@ -159,6 +157,16 @@ mod tests {
         let kept = offered(&unable, TSO);
         assert!(!kept.contains(Feature::RingPacked), "there are no packed rings here");
         assert!(!kept.contains(Mq), "it needs the control queue");
+    }
+
+    #[test]
+    fn the_kernel_is_asked_for_what_it_can_be() {
+        let accepted =
+            |features: &[Feature]| Accepted(features.iter().fold(0, |all, one| all | 1 << one.bit()));
+        assert_eq!(accepted(&[GuestTso4]).tap_offloads(), 0, "nothing without checksums");
+        assert_eq!(accepted(&[GuestCsum, GuestUso4]).tap_offloads(), libc::TUN_F_CSUM);
+        let both = accepted(&[GuestCsum, GuestUso4, GuestUso6]).tap_offloads();
+        assert_eq!(both, libc::TUN_F_CSUM | 0x60);
     }
 
     #[test]

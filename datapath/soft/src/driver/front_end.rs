@@ -77,6 +77,17 @@ impl FrontEnd {
         Ok(())
     }
 
+    /// Sends the header of a request alone, with descriptors.
+    ///
+    /// # Errors
+    /// Where the back end has ended the connection.
+    pub fn begin(&self, request: u32, size: u32, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let fds: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let bytes: Vec<u8> = [request, 1, size].iter().flat_map(|number| number.to_ne_bytes()).collect();
+        fds::send(self.stream.as_fd(), &bytes, &fds, MsgFlags::empty())?;
+        Ok(())
+    }
+
     /// The next reply: its request, its payload and its descriptors.
     ///
     /// # Errors

@@ -156,13 +156,18 @@ impl Driver {
     /// Where the back end has ended the connection.
     pub fn start_ring(&self, index: usize, base: u16) -> io::Result<()> {
         let (number, ring) = (index as u32, &self.rings[index]);
-        let [descriptors, available, used] = ring.parts().map(|part| part + USER);
         self.front_end.say(Request::SetVringNum, &words(&[number, ring.size().into()]), &[])?;
         self.front_end.say(Request::SetVringBase, &words(&[number, base.into()]), &[])?;
-        let mut payload = words(&[number, 0]);
-        payload.extend([descriptors, used, available, 0].iter().flat_map(|part| part.to_ne_bytes()));
-        self.front_end.say(Request::SetVringAddr, &payload, &[])?;
+        self.front_end.say(Request::SetVringAddr, &Self::addresses(index, ring.parts()), &[])?;
         self.front_end.say(Request::SetVringKick, &(index as u64).to_ne_bytes(), &[ring.kick.as_fd()])
+    }
+
+    /// Where the parts of a ring are, as the front end tells it: descriptors, what is available, what is used.
+    pub fn addresses(index: usize, parts: [u64; 3]) -> Vec<u8> {
+        let [descriptors, available, used] = parts.map(|part| part + USER);
+        let mut payload = words(&[index as u32, 0]);
+        payload.extend([descriptors, used, available, 0].iter().flat_map(|part| part.to_ne_bytes()));
+        payload
     }
 
     /// Stops a ring; the index to go on from.

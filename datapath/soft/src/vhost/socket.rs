@@ -5,19 +5,24 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::socket::MsgFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::message::{HEADER, Header, Wrong};
+use super::message::{HEADER, Header, MAX_REGIONS, Wrong};
 use crate::fds;
 
 /// How often a socket is tried whose file has just appeared: whoever made it may not yet listen. Each wait is twice the one
 /// before.
 const TRIES: u32 = 8;
 const FIRST_WAIT: Duration = Duration::from_millis(5);
+/// How long a front end may leave its answers unread.
+const UNREAD: Duration = Duration::from_secs(5);
+/// How long a connection is waited with that can't be taken for want of descriptors or memory.
+const SHORTAGE: Duration = Duration::from_millis(100);
 
 /// Which side of the socket a function is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,11 +80,20 @@ impl Source {
     /// # Errors
     /// Where there can be none any more.
     pub(crate) async fn next(&self) -> io::Result<Connection> {
-        let stream = match self {
-            Self::Serve(listener, _) => listener.accept().await?.0,
-            Self::Connect(path) => connect(path).await?,
-        };
-        Ok(Connection { stream, bytes: Vec::new(), fds: Vec::new() })
+        loop {
+            let stream = match self {
+                Self::Serve(listener, _) => listener.accept().await.map(|(stream, _)| stream),
+                Self::Connect(path) => connect(path).await,
+            };
+            match stream {
+                Ok(stream) => return Ok(Connection { stream, bytes: Vec::new(), fds: Vec::new() }),
+                Err(error) if is_shortage(&error) => {
+                    tracing::warn!(%error, "a front end has to wait");
+                    tokio::time::sleep(SHORTAGE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 
@@ -90,6 +104,12 @@ impl Drop for Source {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// What passes when somebody else gives something back.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
+    error.raw_os_error().is_some_and(|error| shortages.contains(&Errno::from_raw(error)))
 }
 
 /// Connects once the socket is there, told by inotify(7): a file that appears, or a folder above it.
@@ -176,11 +196,22 @@ impl Connection {
                 return Err(Ends::Closed);
             }
             self.bytes.extend_from_slice(&room[..count]);
+            // However few bytes of a message it sends at a time.
+            if self.fds.len() > MAX_REGIONS {
+                return Err(Wrong::Fds { is: self.fds.len(), wanted: MAX_REGIONS }.into());
+            }
         }
     }
 
-    /// Sends a message, with a descriptor or without.
-    pub(crate) async fn send(&self, mut bytes: &[u8], fd: Option<&OwnedFd>) -> io::Result<()> {
+    /// Sends a message, with a descriptor or without. Who does not read what it asked for is not waited for for ever.
+    pub(crate) async fn send(&self, bytes: &[u8], fd: Option<&OwnedFd>) -> io::Result<()> {
+        let sent = tokio::time::timeout(UNREAD, self.write(bytes, fd)).await;
+        sent.unwrap_or_else(|_| {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "the front end does not read its answers"))
+        })
+    }
+
+    async fn write(&self, mut bytes: &[u8], fd: Option<&OwnedFd>) -> io::Result<()> {
         let fds: Vec<_> = fd.iter().map(|fd| fd.as_raw_fd()).collect();
         let mut fds = &fds[..];
         while !bytes.is_empty() {

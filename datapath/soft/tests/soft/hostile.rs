@@ -189,6 +189,61 @@ fn a_record_of_progress_that_is_cut_short_harms_nobody_else() {
 }
 
 #[test]
+fn what_a_worker_refuses_is_let_go_of_when_the_front_end_goes() {
+    let mut all = Neighbours::new();
+    let (name, path) = ("rep2".parse().unwrap(), all.world.folder.path().join("refused"));
+    let function = {
+        let tap = all.world.new_tap(&name);
+        let _guard = all.world.runtime.enter();
+        let socket = Socket::Serve(path.clone());
+        Function::open(&all.world.workers, Some(Arc::new(tap)), &settings(ALL, 3), OFFLOADS, socket).unwrap()
+    };
+    let driver = Driver::start(UnixStream::connect(path).unwrap(), Options::default()).unwrap();
+    all.world.until(&function, |state| state.in_use);
+    // What is used must be aligned to four bytes (virtio 1.2, section 2.7).
+    let [descriptors, available, used] = driver.rings[1].parts();
+    let misaligned = Driver::addresses(1, [descriptors, available, used + 2]);
+    driver.front_end.tell(Request::SetVringAddr, &misaligned, &[]).unwrap_err();
+    drop(driver);
+    all.world.until(&function, |state| !state.connected);
+    all.world.runtime.block_on(function.close());
+    drop(all.world.new_tap(&name));
+    all.is_well();
+}
+
+#[test]
+fn a_front_end_that_reads_no_answer_does_not_hold_its_function() {
+    let mut all = Neighbours::new();
+    let path = all.world.folder.path().join("unread");
+    let function = {
+        let _guard = all.world.runtime.enter();
+        Function::open(&all.world.workers, None, &settings(ALL, 3), OFFLOADS, Socket::Serve(path.clone()))
+            .unwrap()
+    };
+    let stream = UnixStream::connect(path).unwrap();
+    stream.set_write_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+    let front_end = FrontEnd::new(stream).unwrap();
+    while front_end.say(Request::GetFeatures, &[], &[]).is_ok() {}
+    let closed = async { tokio::time::timeout(std::time::Duration::from_secs(20), function.close()).await };
+    all.world.runtime.block_on(closed).unwrap();
+    all.is_well();
+}
+
+#[test]
+fn descriptors_are_counted_however_few_bytes_they_come_with() {
+    let mut all = Neighbours::new();
+    let null = File::open("/dev/null").unwrap();
+    let many = vec![null.as_fd(); 200];
+    let front_end = FrontEnd::new(UnixStream::connect(all.world.socket()).unwrap()).unwrap();
+    // The first bytes of a message, whose payload does not come.
+    front_end.begin(Request::SetMemTable as u32, 264, &many).unwrap();
+    assert!(front_end.reply().is_err());
+    let state = all.world.until(&all.function, |state| state.refused == 1 && !state.connected);
+    assert!(state.fault.unwrap().contains("200 file descriptors"));
+    all.is_well();
+}
+
+#[test]
 fn messages_that_can_not_be_carried_out_end_the_connection_or_are_refused() {
     let mut all = Neighbours::new();
     let mut refused = 0;
