@@ -107,7 +107,7 @@ soak-guests: check open-vswitch qemu guest ## real guests: sixteen functions ten
 	VIRTNET_ROUNDS=10 $(CARGO) test --workspace --locked --test guests -- --include-ignored --nocapture
 
 bench-switch: check open-vswitch ## 504 ports by the guide's commands, one bare transaction and the agent, ROUNDS (5) times
-	$(CARGO) run -q --locked -p virtnet-tests --bin bench_switch -- --rounds $(ROUNDS)
+	$(CARGO) run -q --release --locked -p virtnet-tests --bin bench_switch -- --rounds $(ROUNDS)
 
 bench-fleet: check control-plane ## DEVICES (1000,5000,20000) devices: what binding, start and rest cost an operator
 	$(CARGO) build -q --workspace --locked --bins
