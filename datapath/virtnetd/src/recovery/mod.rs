@@ -15,12 +15,13 @@ mod record;
 mod stamp;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use futures::StreamExt;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use virtnet_controller::Profile;
 use virtnet_controller::conf::RdmaDevices;
@@ -59,7 +60,8 @@ impl Settings {
 /// The files of a service.
 #[derive(Debug)]
 pub(crate) struct Recovery {
-    folder: Folder,
+    /// Held for as long as the disk takes, on a thread of its own.
+    folder: Arc<Mutex<Folder>>,
     found: Records,
 }
 
@@ -75,7 +77,7 @@ impl Recovery {
             None => stamp::this_boot().context("reading the identity of this boot")?,
         };
         let (folder, found) = Folder::open(&folder, &Stamp::of(profile, power_on), syncs)?;
-        Ok(Self { folder, found })
+        Ok(Self { folder: Arc::new(Mutex::new(folder)), found })
     }
 
     /// Makes again what the files tell and the device has lost. One that can't be is set aside with the reason. Where the
@@ -99,7 +101,10 @@ impl Recovery {
                     tracing::warn!("{name}: {error}; it is tried again");
                     self.found.insert(name, record);
                 }
-                Err(error) => self.folder.set_aside(&[name], &format!("it can't be recovered: {error}"))?,
+                Err(error) => {
+                    let why = format!("it can't be recovered: {error}");
+                    self.on_disk(move |folder| folder.set_aside(&[name], &why)).await?;
+                }
             }
         }
         Ok(())
@@ -116,7 +121,7 @@ impl Recovery {
         loop {
             self.restore(controller, rdma_devices).await?;
             if let (true, Ok(state)) = (self.found.is_empty(), controller.observe().await) {
-                self.keep(&records(&state));
+                self.keep(records(&state)).await;
             }
             let written = Instant::now();
             if events.next().await.is_none() {
@@ -128,17 +133,27 @@ impl Recovery {
     }
 
     /// The service has ended in good order, and what was plugged was unplugged.
-    pub(crate) fn forget_plugged(&mut self, state: &ControllerState) {
+    pub(crate) async fn forget_plugged(&self, state: &ControllerState) {
         let mut records = records(state);
         records.retain(|_, record| record.device_type != DeviceType::Hotplug);
-        self.keep(&records);
+        self.keep(records).await;
     }
 
     /// That a disk fails must end no service.
-    fn keep(&mut self, records: &Records) {
-        if let Err(error) = tokio::task::block_in_place(|| self.folder.keep(records)) {
+    async fn keep(&self, records: Records) {
+        if let Err(error) = self.on_disk(move |folder| folder.keep(&records)).await {
             tracing::error!("{error:#}: after a restart it is not as it was");
         }
+    }
+
+    /// Does something to the files while all else goes on: a disk may take its time. It comes to its end though nobody waits.
+    async fn on_disk(
+        &self,
+        work: impl FnOnce(&mut Folder) -> anyhow::Result<()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let folder = Arc::clone(&self.folder);
+        let work = move || work(&mut folder.lock().unwrap_or_else(PoisonError::into_inner));
+        spawn_blocking(work).await.context("working on the recovery files")?
     }
 }
 

@@ -272,6 +272,29 @@ async fn what_is_no_file_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_takes_its_time_keeps_no_client_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = service(&dpu(&[]), folder.path(), "one").await;
+    until_files(folder.path(), "static PFs", |files| files.len() == 4).await;
+    // Who writes to it waits until somebody reads.
+    let slow = folder.path().join(".new-VNETS1D0F0.json");
+    assert!(std::process::Command::new("mkfifo").arg(&slow).status().unwrap().success());
+    service.client.hotplug(&request(PLUGGED)).await.unwrap();
+    let mut answered = true;
+    // Longer than changes are gathered.
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let answer = tokio::time::timeout(Duration::from_secs(10), service.client.observe()).await;
+        answered &= answer.is_ok_and(|state| state.is_ok());
+    }
+    let written = tokio::task::spawn_blocking(|| std::fs::read_to_string(slow).unwrap()).await.unwrap();
+    assert!(written.contains(&mac(PLUGGED).to_string()), "{written}");
+    assert!(answered, "all waited for the disk");
+    until_files(folder.path(), "it is written", |files| files.len() == 4 + 1).await;
+    service.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stamp_that_is_a_pipe_sets_aside_what_nobody_can_tell_the_age_of() {
     let folder = tempfile::tempdir().unwrap();
     let first = service(&dpu(&[]), folder.path(), "one").await;
