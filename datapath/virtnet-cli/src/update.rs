@@ -2,8 +2,8 @@
 
 use clap::{ArgGroup, ValueEnum};
 use serde::Serialize;
-use virtnet_model::{Controller, Generation};
-use virtnet_rpc::method::UpdateStatus;
+use virtnet_model::Generation;
+use virtnet_rpc::method::{Health, UpdateStatus};
 use virtnet_rpc::{Client, method};
 
 use crate::output;
@@ -76,7 +76,9 @@ pub(crate) async fn run(arguments: &Arguments, service: &Client) -> anyhow::Resu
         return output::done();
     }
     let status = service.call(method::UPDATE_STATUS, &()).await?;
-    told(status, service.observe().await?.limits.generation)
+    // Of a service that does not serve too, whose controller answers nothing.
+    let Health { generation, .. } = service.call(method::HEALTH, &()).await?;
+    told(status, generation)
 }
 
 #[cfg(test)]

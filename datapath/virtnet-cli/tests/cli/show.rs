@@ -1,6 +1,7 @@
 //! What shows and changes nothing: `list`, `query`, `version`, and `log`, which changes the log alone.
 
 use serde_json::Value;
+use virtnet_controller::{EngineConfig, UplinkMode};
 use virtnet_rpc::method::Level;
 
 use crate::world::{World, command, golden};
@@ -82,6 +83,11 @@ async fn a_restart_and_an_update_are_asked_for_and_its_status_is_told() {
     for words in ["update -t", "update status"] {
         golden("update-status.json", &world.virtnet(words).ok());
     }
+    // Of a controller that does not serve too.
+    world.sim.start_controller(EngineConfig { uplinks: UplinkMode::Lag, ..EngineConfig::default() });
+    let list = world.virtnet("list");
+    assert!(list.stderr.contains("the ports are not bonded"), "{list:?}");
+    golden("update-status.json", &world.virtnet("update -t").ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
