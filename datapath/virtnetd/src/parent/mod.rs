@@ -175,8 +175,8 @@ pub async fn run(
     let end = async {
         let state = upstream.observe().await;
         upstream.end().await?;
-        if let (Ok(state), Some(recovery)) = (&state, &recovery) {
-            recovery.forget_plugged(state).await;
+        if let Some(recovery) = &recovery {
+            recovery.forget_plugged(state.ok().as_ref()).await;
         }
         Ok(())
     };

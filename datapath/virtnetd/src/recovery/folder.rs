@@ -95,6 +95,12 @@ impl Folder {
         Ok(())
     }
 
+    /// What the files tell.
+    pub(crate) fn records(&self) -> Records {
+        let record = |name: &str, text: &str| Record::parse(name, text.as_bytes()).ok();
+        self.written.iter().filter_map(|(name, text)| Some((name.clone(), record(name, text)?))).collect()
+    }
+
     /// Makes the files those of the records and no more; what is so already is left alone.
     pub(crate) fn keep(&mut self, records: &Records) -> anyhow::Result<()> {
         let mut changed = Vec::new();

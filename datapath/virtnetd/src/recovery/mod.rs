@@ -121,7 +121,8 @@ impl Recovery {
         loop {
             self.restore(controller, rdma_devices).await?;
             if let (true, Ok(state)) = (self.found.is_empty(), controller.observe().await) {
-                self.keep(records(&state)).await;
+                let now = records(&state);
+                self.keep(|_| now).await;
             }
             let written = Instant::now();
             if events.next().await.is_none() {
@@ -132,16 +133,25 @@ impl Recovery {
         }
     }
 
-    /// The service has ended in good order, and what was plugged was unplugged.
-    pub(crate) async fn forget_plugged(&self, state: &ControllerState) {
-        let mut records = records(state);
-        records.retain(|_, record| record.device_type != DeviceType::Hotplug);
-        self.keep(records).await;
+    /// The service has ended in good order, and what was plugged was unplugged. A controller that did not serve has reported no
+    /// state; then the other files stay as they are.
+    pub(crate) async fn forget_plugged(&self, state: Option<&ControllerState>) {
+        let reported = state.map(records);
+        self.keep(|folder| {
+            let mut records = reported.unwrap_or_else(|| folder.records());
+            records.retain(|_, record| record.device_type != DeviceType::Hotplug);
+            records
+        })
+        .await;
     }
 
     /// That a disk fails must end no service.
-    async fn keep(&self, records: Records) {
-        if let Err(error) = self.on_disk(move |folder| folder.keep(&records)).await {
+    async fn keep(&self, wanted: impl FnOnce(&Folder) -> Records + Send + 'static) {
+        let keep = |folder: &mut Folder| {
+            let records = wanted(folder);
+            folder.keep(&records)
+        };
+        if let Err(error) = self.on_disk(keep).await {
             tracing::error!("{error:#}: after a restart it is not as it was");
         }
     }

@@ -176,6 +176,26 @@ async fn a_service_that_was_stopped_in_order_plugs_nothing_again() {
     assert_eq!(plugged(&second.device().await), 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_did_not_serve_when_it_was_stopped_in_order_plugs_nothing_again_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let sim = dpu(&[]);
+    let first = service(&sim, folder.path(), "one").await;
+    first.client.hotplug(&request(PLUGGED)).await.unwrap();
+    until_files(folder.path(), "it is written", |_| tells(folder.path(), PLUGGED)).await;
+    sim.set_bonded(true);
+    let worker = *first.worker().borrow();
+    first.wish(Wish::Restart).await;
+    first.worker_after(worker).await;
+    let why = first.client.observe().await.unwrap_err();
+    assert!(why.message.contains("the ports are bonded"), "{why}");
+    first.stop().await.unwrap();
+    assert_eq!(files(folder.path()).len(), 4, "static PFs alone");
+    sim.set_bonded(false);
+    let second = service(&sim, folder.path(), "one").await;
+    assert_eq!(plugged(&second.device().await), 0);
+}
+
 /// What was set aside: the reasons, and the files.
 fn aside(folder: &Path) -> (Vec<String>, BTreeSet<String>) {
     let (mut reasons, mut names) = (Vec::new(), BTreeSet::new());
