@@ -1,7 +1,9 @@
 //! The methods of a controller's socket, and their parameters. Each answers with what its constant says.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
-use virtnet_model::{Change, Generation, Moderation, Target};
+use virtnet_model::{Change, Generation, Moderation, Target, Uplink};
 
 /// The device table and the limits: a [`ControllerState`](virtnet_model::ControllerState).
 pub const OBSERVE: &str = "observe";
@@ -102,6 +104,9 @@ pub enum Level {
 pub struct Health {
     /// Whose rules hold.
     pub generation: Generation,
+    /// The RDMA devices of the uplinks by virtnet.conf.
+    #[serde(default)]
+    pub rdma_devices: BTreeMap<Uplink, String>,
     /// Workers that have begun since the service did.
     pub workers: u64,
     /// Those of them that hung, were killed or ended by themselves.

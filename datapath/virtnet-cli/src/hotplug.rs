@@ -4,7 +4,8 @@ use serde::Serialize;
 use virtnet_model::{
     Controller, Features, Function, HotplugRequest, IfName, Mac, Mtu, PfId, QueueSize, SfNumber, Vuid,
 };
-use virtnet_rpc::Client;
+use virtnet_rpc::method::Health;
+use virtnet_rpc::{Client, method};
 
 use crate::value::{features_or_default, number};
 use crate::{device, output, uplink};
@@ -76,8 +77,9 @@ impl<'a> Reply<'a> {
 /// Runs it.
 pub(crate) async fn run(arguments: Arguments, service: &Client) -> anyhow::Result<String> {
     let Arguments { ib_device, features, mac, mtu, max_queues, max_queue_size, sf_num, legacy } = arguments;
+    let Health { rdma_devices, .. } = service.call(method::HEALTH, &()).await?;
     let request = HotplugRequest {
-        uplink: uplink::of(&ib_device, &service.observe().await?)?,
+        uplink: uplink::of(&ib_device, &rdma_devices, &service.observe().await?)?,
         mtu,
         features: features.filter(|features| *features != Features::default()),
         transitional: legacy,

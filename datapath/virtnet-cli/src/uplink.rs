@@ -1,18 +1,25 @@
 //! Which uplink an RDMA device is of. Pure.
 //!
-//! The controller does not tell the names that its configuration gives; but each function tells the device that its SF was
-//! made on. An uplink that has no function yet has its default name.
+//! The service tells the names that its configuration gives. Where it does not, each function tells the device that its SF was
+//! made on, and an uplink that has no function yet has its default name.
+
+use std::collections::BTreeMap;
 
 use anyhow::bail;
 use virtnet_model::{ControllerState, EswitchPort, Uplink};
 
-/// The uplink of the RDMA device.
-pub(crate) fn of(rdma_device: &str, state: &ControllerState) -> anyhow::Result<Uplink> {
+/// The uplink of the RDMA device, by what is configured and seen.
+pub(crate) fn of(
+    rdma_device: &str,
+    configured: &BTreeMap<Uplink, String>,
+    state: &ControllerState,
+) -> anyhow::Result<Uplink> {
     let uplinks = &state.limits.uplinks;
-    if let Some(uplink) = uplinks.iter().find(|uplink| name(state, **uplink) == rdma_device) {
+    let name = |uplink| configured.get(&uplink).map_or_else(|| seen_name(state, uplink), String::as_str);
+    if let Some(uplink) = uplinks.iter().find(|uplink| name(**uplink) == rdma_device) {
         return Ok(*uplink);
     }
-    let names: Vec<_> = uplinks.iter().map(|uplink| format!("{} ({uplink})", name(state, *uplink))).collect();
+    let names: Vec<_> = uplinks.iter().map(|uplink| format!("{} ({uplink})", name(*uplink))).collect();
     // A bond may have been made, or taken apart, since the controller started.
     let pending = state.restart_required.as_ref().map_or_else(String::new, |why| format!("; {why}"));
     bail!("no uplink has the RDMA device {rdma_device:?}: there is {}{pending}", names.join(" and "))
@@ -23,7 +30,7 @@ pub(crate) fn emulation_manager(state: &ControllerState) -> Option<&str> {
     seen(state, EswitchPort::P0)
 }
 
-fn name(state: &ControllerState, uplink: Uplink) -> &str {
+fn seen_name(state: &ControllerState, uplink: Uplink) -> &str {
     seen(state, uplink.port()).unwrap_or(match uplink {
         Uplink::P0 => "mlx5_0",
         Uplink::P1 => "mlx5_1",

@@ -50,6 +50,8 @@ async fn the_uplink_is_that_of_the_rdma_device() {
     let mut config = SimConfig { host_on: false, ..SimConfig::default() };
     config.rdma_devices.p0 = "mlx5_2".to_owned();
     let world = World::of(config).await;
+    // A service that does not say what is configured.
+    world.told.health.lock().unwrap().rdma_devices.clear();
     let named = |name| HOTPLUG.replace("mlx5_0", name);
     // The static PFs tell the name of the first port's device; nothing tells that of the second.
     let there = "there is mlx5_2 (p0) and mlx5_1 (p1)";
@@ -59,6 +61,19 @@ async fn the_uplink_is_that_of_the_rdma_device() {
     }
     world.virtnet(&named("mlx5_2")).ok();
     assert_eq!(world.function("VNETS1D0F0").await.sf.unwrap().port, EswitchPort::P0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_function_is_on_the_uplink_of_the_rdma_device_that_is_configured() {
+    let mut config = SimConfig { host_on: false, ..SimConfig::default() };
+    config.set_firmware(&["VIRTIO_NET_EMULATION_NUM_PF=0"]).unwrap();
+    let names = &mut config.rdma_devices;
+    std::mem::swap(&mut names.p0, &mut names.p1);
+    let world = World::of(config).await;
+    assert!(world.state().await.functions.is_empty());
+    world.virtnet(HOTPLUG).ok();
+    let sf = world.function("VNETS1D0F0").await.sf.unwrap();
+    assert_eq!((sf.port, sf.parent.as_str()), (EswitchPort::P1, "mlx5_0"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

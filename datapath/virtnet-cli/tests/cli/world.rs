@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::task::AbortHandle;
-use virtnet_model::{ControllerState, Function, FunctionId, Generation, Vuid};
+use virtnet_model::{ControllerState, Function, FunctionId, Generation, Uplink, Vuid};
 use virtnet_rpc::method::{self, Health, LastUpdate, Level, Log, UpdateStatus, Validate, Validated, Version};
 use virtnet_rpc::{Extra, Fault, Server, raw, read};
 use virtnet_sim::{Sim, SimConfig};
@@ -107,10 +107,13 @@ impl World {
     pub(crate) async fn of(config: SimConfig) -> Self {
         let host_on = config.host_on;
         let generation = config.engine.generation;
+        let rdma_devices = [Uplink::P0, Uplink::P1, Uplink::Bond]
+            .map(|uplink| (uplink, config.rdma_devices.of(uplink).to_owned()))
+            .into();
         let sim = Sim::new(config);
         let folder = TempDir::new().unwrap();
         let told = Arc::new(Told::default());
-        told.health.lock().unwrap().generation = generation;
+        *told.health.lock().unwrap() = Health { generation, rdma_devices, ..Health::default() };
         let listener = UnixListener::bind(folder.path().join("virtnetd.sock")).unwrap();
         let extra: Arc<dyn Extra> = Arc::<Told>::clone(&told);
         let server = tokio::spawn(Server::new(listener, sim.queues(), extra).serve()).abort_handle();

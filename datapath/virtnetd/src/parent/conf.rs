@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use virtnet_controller::conf::Conf;
-use virtnet_model::{Generation, PartError};
+use virtnet_model::PartError;
 
 /// The text that workers are given, and where it comes from.
 #[derive(Debug)]
@@ -34,9 +34,9 @@ impl Source {
         Ok((Some(file), text))
     }
 
-    /// Whose rules hold by the text of now, which was checked before it was taken.
-    pub(super) fn generation(&self) -> Generation {
-        Conf::parse(&self.text()).map(|conf| conf.engine.generation).unwrap_or_default()
+    /// What the text of now says, which was checked before it was taken.
+    pub(super) fn said(&self) -> Conf {
+        Conf::parse(&self.text()).unwrap_or_default()
     }
 
     /// Holds to a text of before, where nothing came of what was read since.

@@ -72,7 +72,7 @@ impl Methods {
     }
 
     fn health(&self) -> Health {
-        self.shared.condition.health(self.conf.generation())
+        self.shared.condition.health(&self.conf.said())
     }
 
     /// All that is known here, whether or not a worker answers.

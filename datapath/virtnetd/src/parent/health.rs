@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use virtnet_model::Generation;
+use virtnet_controller::conf::Conf;
+use virtnet_model::Uplink;
 use virtnet_rpc::method::Health;
 
 use super::systemd;
@@ -62,11 +63,14 @@ impl Condition {
         self.known().given_up.clone()
     }
 
-    /// What there is to tell of a service of this generation.
-    pub(super) fn health(&self, generation: Generation) -> Health {
+    /// What there is to tell of a service that is configured so.
+    pub(super) fn health(&self, conf: &Conf) -> Health {
         let known = self.known();
         Health {
-            generation,
+            generation: conf.engine.generation,
+            rdma_devices: [Uplink::P0, Uplink::P1, Uplink::Bond]
+                .map(|uplink| (uplink, conf.rdma_devices.of(uplink).to_owned()))
+                .into(),
             workers: known.workers,
             failures: known.failures,
             last_failure: known.last_failure.clone(),
@@ -113,7 +117,7 @@ mod tests {
         assert!(condition.given_up().is_empty());
         drop(condition.begin("two".to_owned()));
         drop(condition.begin("three".to_owned()));
-        assert_eq!(condition.health(Generation::Guide).given_up, ["two", "three"]);
+        assert_eq!(condition.health(&Conf::default()).given_up, ["two", "three"]);
         condition.begin("four".to_owned()).ended();
         assert!(condition.given_up().is_empty());
     }

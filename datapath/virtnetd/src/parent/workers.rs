@@ -13,7 +13,6 @@ use tokio::process::Child;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use virtnet_controller::advice;
-use virtnet_controller::conf::Conf;
 use virtnet_model::{Generation, PartError};
 use virtnet_rpc::{Caller, NoAnswer, method};
 
@@ -294,7 +293,7 @@ impl Workers {
     ///
     /// In the later generation nothing is plugged, unplugged or made of VFs meanwhile; in the guide's all goes on.
     async fn candidate(&self, now: &Caller) -> anyhow::Result<Candidate> {
-        let refuses = self.conf.generation() == Generation::Later;
+        let refuses = self.conf.said().engine.generation == Generation::Later;
         let set_updating = async |updating: bool| {
             let set = timeout(self.patience.hangs, now.call::<()>(wire::UPDATING, &updating)).await;
             anyhow::Ok(set.context("the worker of now does not answer")??)
@@ -327,9 +326,8 @@ impl Workers {
         if !matches!(serves, Ok(Ok(_))) {
             return Ok(());
         }
-        let conf = Conf::parse(&self.conf.text())?;
         let device = self.shared.device.watch().await?.state;
-        advice(&device, &conf.engine)?;
+        advice(&device, &self.conf.said().engine)?;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use virtnet_model::{
-    Controller, ErrorKind, Generation, Moderation, PeriodMode, QueueRole, QueueState, Queues, Target,
+    Controller, ErrorKind, Generation, Moderation, PeriodMode, QueueRole, QueueState, Queues, Target, Uplink,
 };
 use virtnet_rpc::method::{self, Health, Validate, Validated};
 use virtnet_sim::{Effect, Sim, SimConfig, When};
@@ -100,6 +100,13 @@ async fn what_is_known_inside_is_told() {
     assert!(inside.to_string().contains(&made.mac.to_string()));
     let health = health(&service).await;
     assert_eq!((health.generation, health.workers, health.failures), (Generation::Later, 1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rdma_devices_are_told_as_they_are_configured() {
+    let service = Service::with(&[], r#"{"ib_dev_p0": "mlx5_1", "ib_dev_p1": "mlx5_0"}"#).await;
+    let names = health(&service).await.rdma_devices;
+    assert_eq!((names[&Uplink::P0].as_str(), names[&Uplink::P1].as_str()), ("mlx5_1", "mlx5_0"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
