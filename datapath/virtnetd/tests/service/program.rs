@@ -1,15 +1,16 @@
 //! The program as systemd or a person runs it.
 
-use std::io::Read;
-use std::os::unix::net::UnixDatagram;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::common::{LIMIT, PROGRAM, file};
+use crate::common::{LIMIT, PROGRAM, file, request};
 
 /// The program, with a socket in a folder.
 struct Program {
@@ -113,6 +114,27 @@ fn a_hang_up_is_a_restart() {
     assert!(in_order, "{log}");
     assert_eq!(log.matches("a worker begins").count(), 2, "{log}");
     assert!(!log.contains("ERROR"), "{log}");
+}
+
+#[test]
+fn who_asks_for_a_change_and_goes_away_is_logged_with_it() {
+    let mut program = Program::start(&[], &[]);
+    program.until_ready();
+    for last in 0..10 {
+        let mut stream = UnixStream::connect(program.folder.path().join("s.sock")).unwrap();
+        let params = serde_json::to_string(&request(last)).unwrap();
+        writeln!(stream, r#"{{"jsonrpc":"2.0","id":1,"method":"hotplug","params":{params}}}"#).unwrap();
+        // It goes before it is answered, or even read.
+    }
+    let log = BufReader::new(program.child.stderr.take().unwrap());
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let who = format!("process {}", std::process::id());
+    let mut wanted: Vec<_> = (0..10).map(|last| format!("hot-plug {}", request(last).mac)).collect();
+    while !wanted.is_empty() {
+        let line = lines.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("not logged: {wanted:?}"));
+        wanted.retain(|what| !(line.contains(what) && line.contains(&who)));
+    }
 }
 
 #[test]
