@@ -258,6 +258,14 @@ impl Features {
         self.0.iter().copied()
     }
 
+    /// The bits that a text has: up to 64 in hexadecimal, after 0x.
+    pub fn bits_of(text: &str) -> Option<u64> {
+        let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))?;
+        // A number may have a sign.
+        let plain = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        u64::from_str_radix(digits, 16).ok().filter(|_| plain)
+    }
+
     /// The features of these bits, or the first bit that is none.
     pub fn from_bits(bits: u64) -> Result<Self, u32> {
         let each = (0..u64::BITS).filter(|bit| bits >> bit & 1 == 1);

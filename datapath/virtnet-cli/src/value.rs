@@ -10,10 +10,7 @@ pub(crate) fn number<T: TryFrom<u32, Error = ParseError>>(text: &str) -> Result<
 
 /// Feature bits in hexadecimal. None at all stands for the controller's default.
 pub(crate) fn features_or_default(text: &str) -> Result<Features, String> {
-    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
-    let bits = digits
-        .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+    let bits = Features::bits_of(text)
         .ok_or_else(|| format!("{text:?} is not 64 bits in hexadecimal such as 0x230047082b"))?;
     Features::from_bits(bits).map_err(|bit| format!("bit {bit} is no feature of virtio-net"))
 }

@@ -237,8 +237,7 @@ fn is_device(text: &str) -> bool {
 
 fn features(raw: &str, text: Option<&str>) -> Result<Features, String> {
     let bits = text
-        .and_then(|text| text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")))
-        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+        .and_then(Features::bits_of)
         .ok_or_else(|| format!("{raw} is not feature bits in hexadecimal such as \"0x10020\""))?;
     Features::from_bits(bits).map_err(|bit| format!("{raw}: bit {bit} is no feature of virtio-net"))
 }

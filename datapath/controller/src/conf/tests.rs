@@ -92,6 +92,10 @@ fn values_of_the_wrong_kind_are_refused() {
             r#""vf": {"features": "CSUM"}"#,
             "vf.features: \"CSUM\" is not feature bits in hexadecimal such as \"0x10020\"",
         ),
+        (
+            r#""vf": {"features": "0x+10020"}"#,
+            "vf.features: \"0x+10020\" is not feature bits in hexadecimal such as \"0x10020\"",
+        ),
         (r#""vf": {"features": "0x10"}"#, "vf.features: \"0x10\": bit 4 is no feature of virtio-net"),
         (r#""vf": {"turbo": 1}"#, "vf.turbo: there is no such key; there are mac_base, features, vfs_per_pf"),
     ];
