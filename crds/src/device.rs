@@ -55,6 +55,7 @@ pub struct VirtnetDeviceSpec {
     /// is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = limits::NAME_MAX))]
+    #[x_kube(validation = rules::dpu_is_a_name())]
     pub dpu: Option<String>,
     /// Which DPUs the device may be bound to; required where dpu is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

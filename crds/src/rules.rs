@@ -34,6 +34,13 @@ pub(crate) fn dpu_or_selector() -> Rule {
         .message("dpu or dpuSelector is required: name a Dpu or select some by their labels")
 }
 
+/// The name of a Dpu is that of an object, and becomes a part of requests. Of an empty one its length tells.
+pub(crate) fn dpu_is_a_name() -> Rule {
+    Rule::new(r"self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message(
+        "dpu must be the name of a Dpu: lowercase letters, digits, '-' and '.', beginning and ending with a letter or digit",
+    )
+}
+
 /// One MSI-X vector is for the configuration, so the queues must be fewer than the vectors.
 pub(crate) fn queues_below_msix() -> Rule {
     Rule::new("!has(self.queues) || !has(self.queues.max) || !has(self.msix) || self.queues.max < self.msix")

@@ -9,6 +9,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 use virtnet_client::Clock;
 use virtnet_crds::conditions::{Finding, READY, RECONCILING, STALLED, merge};
+use virtnet_crds::metadata::dpu_name;
 use virtnet_crds::{
     API_VERSION, Conditions, Dpu, Member, REVISION_ANNOTATION, SET_LABEL, VirtnetDevice, VirtnetDeviceSet,
     VirtnetDeviceSetStatus, manager,
@@ -30,7 +31,8 @@ pub(crate) struct Looked {
 pub(super) async fn look(client: &Client, set: &ObjectMeta, dpus: BTreeSet<String>) -> kube::Result<Looked> {
     let api: Api<Dpu> = Api::all(client.clone());
     let dpus = dpus.into_iter().map(async |name| {
-        let dpu = api.get_opt(&name).await?;
+        // A name becomes a part of the request. Of one that no object can have there is none.
+        let dpu = if dpu_name(&name).is_ok() { api.get_opt(&name).await? } else { None };
         Ok::<_, kube::Error>((name, dpu))
     });
     let dpus = try_join_all(dpus).await?;
