@@ -72,7 +72,10 @@ pub(super) fn plan(input: &Input<'_>) -> Plan {
     let macs = if named { Macs::of(input.devices, input.dpus) } else { Macs::default() };
     for device in seekers {
         let uid = device.uid().to_owned();
+        // Who else has an SF's number, no object tells: that it seems free there is no cause to wait for it.
+        let is_told = device.refusal.as_ref().is_none_or(|(reason, _)| *reason != Reason::SfNumberInUse);
         if is_queueing(device)
+            && is_told
             && let Some((_, room)) = device.dpu().and_then(|dpu| rooms.get_mut(dpu))
             && room.fit(device).is_ok()
         {
@@ -367,6 +370,13 @@ mod tests {
             bound(&planned(&refusals, &room_again, &[])),
             [("0001", "b")],
             "the older one gets the slot"
+        );
+        let numbered = json!({"dpu": "a", "function": {"hotplug": {"sfNumber": 2005}}});
+        let numbered = device(0, numbered, refused("SfNumberInUse"));
+        assert_eq!(
+            bound(&planned(&[numbered], &room_again, &[])),
+            [("0000", "b")],
+            "another program's number"
         );
         let mut theirs = device(0, on_a, refused("NoFreeSlot"));
         theirs.bound_by_us = false;
