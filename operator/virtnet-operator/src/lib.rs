@@ -31,6 +31,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch::Sender;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 use virtnet_client::{Clock, Events, chain, events, in_time, watch};
@@ -65,7 +66,14 @@ pub async fn run(config: Config, client: Client, clock: Clock, metrics: Metrics,
     let client = in_time(client);
     let (events, publisher) = events(client.clone(), manager::OPERATOR, &config.identity);
     let controllers = Controllers::new(config, client, clock, metrics, events);
-    futures::join!(controllers.run(leadership), publisher.run(), leadership.contend());
+    // Who knows nothing yet had better not lead: another may know the fleet already.
+    let mut knows = controllers.knows.subscribe();
+    let contend = async {
+        // Without a sender the controllers have ended, and all of this with them.
+        let _ = knows.wait_for(|knows| *knows).await;
+        leadership.contend().await;
+    };
+    futures::join!(controllers.run(leadership), publisher.run(), contend);
 }
 
 /// The controllers, and what they know together.
@@ -81,6 +89,8 @@ struct Controllers {
     liveness: Liveness,
     /// When what is known is counted.
     census: Pace,
+    /// All lists have come.
+    knows: Sender<bool>,
 }
 
 impl Controllers {
@@ -92,6 +102,7 @@ impl Controllers {
             sets: Sets::new(client.clone(), clock.clone(), events.clone()),
             liveness: Liveness::new(client.clone(), clock.clone(), lease_namespace.clone(), events),
             census: Pace::new(),
+            knows: Sender::new(false),
             client,
             clock,
             metrics,
@@ -167,13 +178,14 @@ impl Controllers {
 
     /// Lets the controllers plan and begin to write, where this operator acts, and says when to turn at the latest.
     fn act(&mut self, leads: bool) -> Instant {
-        let Self { fleet, binder, sets, liveness, census, metrics, .. } = self;
+        let Self { fleet, binder, sets, liveness, census, metrics, knows, .. } = self;
         let now = Instant::now();
         let mut wake = now + Pulse::BEAT;
         if !(fleet.dpus.is_complete() && fleet.devices.is_complete() && fleet.sets.is_complete()) {
             return wake;
         }
         metrics.complete();
+        knows.send_if_modified(|knows| !std::mem::replace(knows, true));
         if census.begin(now) {
             metrics.count(fleet);
             census.end(now);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use http::StatusCode;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams, PostParams};
@@ -14,7 +15,7 @@ use virtnet_agent::Clock;
 use virtnet_crds::{API_VERSION, Dpu, LEASE_NAMESPACE, VirtnetDevice};
 use virtnet_operator::{Leadership, Metrics, SERIES};
 use virtnet_tests::cluster::{Cluster, Config};
-use virtnet_tests::faulty_way::FaultyWay;
+use virtnet_tests::faulty_way::{Fault, FaultyWay};
 use virtnet_tests::fleet::{Fleet, embedded_api, meanwhile};
 use virtnet_tests::programs::get;
 
@@ -97,6 +98,26 @@ async fn one_of_three_operators_acts_and_another_takes_over_within_ten_seconds()
             all.retain(|one| one.name != leader);
         }
         assert!(all.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_can_not_know_the_fleet_does_not_lead() {
+    let (client, _, clock) = embedded_api().await;
+    let fleet = Fleet::new(client.clone(), &["dpu-a"]);
+    let way = FaultyWay::new(client.clone());
+    way.befall(Fault::Answer(StatusCode::FORBIDDEN), usize::MAX, |_, target| {
+        target.contains("virtnetdevicesets")
+    });
+    meanwhile([fleet.agents(&clock)], async {
+        let mut all = vec![Contender::start(&fleet, &way.client(), "blind", &clock)];
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(leaders(&all), [""; 0]);
+        all.push(Contender::start(&fleet, &client, "seeing", &clock));
+        assert_eq!(until_led(&all).await.0, "seeing");
+        fleet.create("web-0", anywhere()).await;
+        fleet.until(&[("Ready", 1)]).await;
     })
     .await;
 }
