@@ -25,6 +25,9 @@ Examples:
   virtnetctl local --controller unix:/run/virtnetd/virtnetd.sock --switch ovsdb:unix:/run/openvswitch/db.sock
                                                           The DPU that virtnetd and Open vSwitch are of";
 
+/// How often it is looked whether the agent finds what the API says.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// What `local` is told.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -72,7 +75,14 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let limit = arguments.until_ready.map(Duration::from_secs);
     let code = tokio::select! {
         result = serve(&machine, arguments.manifests.as_deref(), limit) => result,
-        () = stop.next() => Ok(ExitCode::SUCCESS),
+        () = stop.next() => Ok(match limit {
+            None => ExitCode::SUCCESS,
+            // Whoever waits for that must not take it for so.
+            Some(_) => {
+                output::line("stopped before all devices were Ready");
+                ExitCode::FAILURE
+            }
+        }),
     };
     machine.stop().await;
     code
@@ -126,9 +136,12 @@ async fn until_ready(
             outcome.wait_for(clean).await.context("waiting for the manifests")?;
             // A file mended meanwhile may have added a device.
             let standing = ready::standing(client).await?;
-            if standing.is_ready() {
+            // What is stored may be of an earlier run, until this one's agent has looked.
+            let found = usize::try_from(machine.metrics.ready.get()).unwrap_or_default();
+            if standing.is_ready() && found >= standing.all {
                 return anyhow::Ok(standing);
             }
+            tokio::time::sleep(LOOK).await;
         }
     };
     if let Ok(settled) = tokio::time::timeout(limit, settled).await {

@@ -1,6 +1,8 @@
 //! One machine with everything on it: the embedded API with its listener, a DPU, an agent and the operator.
 
+use std::fs::DirBuilder;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +43,8 @@ pub(crate) struct Plan<'a> {
 pub(crate) struct Machine {
     /// A client of its API, in process.
     pub(crate) client: Client,
+    /// What its agent counts.
+    pub(crate) metrics: Metrics,
     /// What kubectl needs; none on a unix socket, which kubectl can't use.
     kubeconfig: Option<PathBuf>,
     /// Where the page is.
@@ -65,7 +69,10 @@ impl Machine {
             }
             None => None,
         };
-        std::fs::create_dir_all(state_dir)
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(state_dir)
             .with_context(|| format!("making the state directory {}", state_dir.display()))?;
         let disk = FileDisk::open(&state_dir.join("api.redb")).context("opening the API's state")?;
         let config = embedded::Config::new(virtnet_crds::crd::all(), Arc::new(disk));
@@ -75,13 +82,14 @@ impl Machine {
         make_namespace(&client, LEASE_NAMESPACE).await?;
         let config =
             virtnet_agent::Config { dpu: dpu.to_owned(), lease_namespace: LEASE_NAMESPACE.to_owned() };
-        let agent = virtnet_agent::run(config, client.clone(), parts, Clock::system(), Metrics::default());
+        let metrics = Metrics::default();
+        let agent = virtnet_agent::run(config, client.clone(), parts, Clock::system(), metrics.clone());
         let operator = operate(client.clone(), page.is_some().then_some(board));
         let kubeconfig = server.kubeconfig_path().map(Path::to_owned);
         let (agent, operator) = (tokio::spawn(agent), tokio::spawn(operator));
         let address = page.as_ref().map(Page::address).transpose().context("finding where the page is")?;
         let serving = page.map(|page| tokio::spawn(serve(page)));
-        Ok(Self { client, kubeconfig, page: address, api, server, agent, operator, serving })
+        Ok(Self { client, metrics, kubeconfig, page: address, api, server, agent, operator, serving })
     }
 
     /// Prints where the page is.

@@ -14,6 +14,29 @@ fn credentials_are_for_the_owner_alone() {
         let mode = std::fs::metadata(place.state().join(file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
+    let mode = std::fs::metadata(place.state()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "its folder");
+}
+
+#[test]
+fn who_waits_for_devices_and_is_stopped_does_not_succeed() {
+    let place = Place::new();
+    let local = place.start(&["--until-ready=300"]);
+    assert_eq!(local.stop().code(), Some(1));
+    assert_eq!(place.start(&[]).stop().code(), Some(0));
+}
+
+#[test]
+fn what_an_earlier_run_said_makes_nothing_ready() {
+    let place = Place::new();
+    place.write("a.yaml", &device("a", ""));
+    place.write("b.yaml", &device("b", ""));
+    let printed = place.local(&["--manifests", "manifests", "--until-ready"]).ok();
+    assert!(printed.contains("2 of 2 devices are Ready"), "{printed}");
+    let one = "PCI_SWITCH_EMULATION_NUM_PORT=1";
+    let run = place.local(&["--manifests", "manifests", "--firmware", one, "--until-ready=8"]);
+    assert_eq!(run.code, Some(1), "{}", run.stdout);
+    assert!(run.stdout.contains("1 of 2 devices are Ready after 8 s"), "{}", run.stdout);
 }
 
 #[test]
