@@ -23,6 +23,8 @@ use crate::{events, object};
 
 /// How long a watch lasts that names no time.
 const LIFETIME: Duration = Duration::from_secs(3600);
+/// The longest that one may ask for: a year, beyond which nothing tells the difference.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How often a client that takes bookmarks gets one.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -64,7 +66,7 @@ impl Watcher {
         let store = Arc::clone(&request.core.store);
         let news = store.subscribe();
         let start = Instant::now();
-        let end_at = start + query.timeout.unwrap_or(LIFETIME);
+        let end_at = start + query.timeout.unwrap_or(LIFETIME).min(LONGEST);
         let view = View { request: request.clone(), query, include, headed: true };
         let mut watcher = Self {
             view,

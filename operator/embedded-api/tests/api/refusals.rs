@@ -212,8 +212,25 @@ async fn a_unix_socket_serves_its_owner() {
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
     }
+    // One that is listened on is nobody else's.
+    let second = Server::start(&api, Listen::Unix(path.clone()), dir.path()).await.unwrap_err();
+    assert!(second.to_string().contains("api.sock"), "{second}");
+    tokio::net::UnixStream::connect(&path).await.unwrap();
     server.shutdown().await;
     assert!(!path.exists());
+    // One that was left behind is replaced, and what is no socket is left alone.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    Server::start(&api, Listen::Unix(path.clone()), dir.path()).await.unwrap().shutdown().await;
+    std::fs::write(&path, "notes").unwrap();
+    Server::start(&api, Listen::Unix(path.clone()), dir.path()).await.unwrap_err();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "notes");
+}
+
+#[tokio::test]
+async fn a_watch_of_any_length_is_begun() {
+    let api = open().await;
+    let path = "/api/v1/namespaces?watch=1&timeoutSeconds=18446744073709551615";
+    assert_eq!(send_bytes(&api, "GET", path, JSON, Bytes::new()).await.status(), 200);
 }
 
 /// Documents of the shapes that handlers look into, with the wrong things in the right places.
