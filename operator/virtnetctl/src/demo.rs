@@ -11,7 +11,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use virtnet_crds::VirtnetDevice;
 use virtnet_embedded_api::Listen;
 use virtnet_model::{IfName, Port};
-use virtnet_sim::SimConfig;
+use virtnet_sim::{SimConfig, Timing};
 
 use crate::ground::{Ground, Kind};
 use crate::machine::{Machine, Plan};
@@ -19,6 +19,9 @@ use crate::manifest::{self, Manifest};
 use crate::ready::{self, Standing};
 use crate::{get, output, stop};
 
+/// From a function's enumeration to its driver. The samples come one after another, and a VF must be declared before its driver
+/// has it: else its settings wait until the driver is gone.
+const PROBE: Duration = Duration::from_millis(700);
 /// The name that the samples give their DPU.
 const DPU: &str = "dpu-0";
 /// More than long enough: a simulated host boots in under a second.
@@ -51,7 +54,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let state =
         tempfile::Builder::new().prefix("virtnet-demo-").tempdir().context("making a temporary directory")?;
     let listen = Listen::Tcp((Ipv4Addr::LOCALHOST, 0).into());
-    let ground = Ground::lay(arguments.switch, SimConfig::default())?;
+    let timing = Timing { probe: PROBE, ..Timing::default() };
+    let ground = Ground::lay(arguments.switch, SimConfig { timing, ..SimConfig::default() })?;
     let plan = Plan { dpu: DPU, state_dir: state.path(), listen, page: None, parts: ground.parts.clone() };
     let machine = Machine::start(plan).await?;
     let shown = tokio::select! {
